@@ -1,1 +1,32 @@
-//! core
+//! What convolution is in this library: problem, geometry, phases, passes, the contract of an algorithm, and the definition that
+//! every algorithm is tested against.
+//!
+//! No SIMD here, and `unsafe` only in [`BlockMut`]. The crate `convolve` is the one to depend on; it re-exports what users need.
+#![deny(unsafe_code)]
+
+mod algorithm;
+mod bias;
+#[allow(unsafe_code, reason = "the one cell that hands disjoint parts of a buffer to tasks")]
+mod block_mut;
+mod conv2d;
+pub mod definition;
+mod epilogue;
+mod error;
+mod geometry;
+mod par;
+mod pass;
+pub mod phase;
+mod workspace;
+
+pub use algorithm::{Accuracy, Algorithm, Caches, Estimate, Execute, Problem, Unsupported};
+pub use bias::backward_bias;
+pub use block_mut::{BlockMut, Cut};
+pub use conv2d::{Conv2d, Layout, Padding, Pair, WeightLayout};
+pub use epilogue::{Activation, Epilogue};
+pub use error::Error;
+pub use geometry::{Geometry, Operand, Strides, WeightStrides};
+pub use par::Par;
+pub use pass::{
+    BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Forward, ForwardArgs, Pass,
+};
+pub use workspace::{LINE, Workspace, lines};

@@ -1,0 +1,132 @@
+//! A variant as a value: it refuses a problem with a sentence, or accepts it with an estimate and builds the thing that runs it.
+
+use crate::{Geometry, Par, Pass};
+use convolve_simd::Isa;
+
+/// How far a result may be from the exact one. u = 2^-24; S = sum of |x||w| over the K products of one output.
+///
+/// ```
+/// use convolve_core::Accuracy;
+/// assert!(Accuracy::Strict < Accuracy::Standard);
+/// assert_eq!(Accuracy::default(), Accuracy::Standard);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Accuracy {
+    /// One accumulator per output in a fixed order: |error| <= K u S, the same bits on every instruction set with fused
+    /// multiply-add.
+    Strict,
+    /// Also algorithms that transform their operands with small amplification, each with a published bound.
+    #[default]
+    Standard,
+    /// Also those with a large one.
+    Relaxed,
+}
+
+/// Sizes of the data caches that one thread can count on, in bytes.
+///
+/// ```
+/// use convolve_core::Caches;
+/// assert_eq!(Caches::default().l1, 32 * 1024);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caches {
+    /// First level.
+    pub l1: usize,
+    /// Second level.
+    pub l2: usize,
+    /// Share of the last level.
+    pub l3: usize,
+}
+
+impl Default for Caches {
+    /// Small enough for every x86-64 of the last ten years: 32 KiB, 512 KiB, 4 MiB.
+    fn default() -> Self {
+        Self { l1: 32 << 10, l2: 512 << 10, l3: 4 << 20 }
+    }
+}
+
+/// All that an algorithm may base its answer on.
+///
+/// ```
+/// use convolve_core::{Accuracy, Caches, Conv2d, Problem};
+/// let geometry = Conv2d::new(8, 8, 3).input(8).geometry()?;
+/// let isa = convolve_simd::Isa::best();
+/// let problem = Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches: Caches::default() };
+/// assert_eq!(problem.geometry.macs(), 8 * 8 * 9 * 36);
+/// # Ok::<(), convolve_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Problem {
+    /// The checked convolution.
+    pub geometry: Geometry,
+    /// The instruction set to use.
+    pub isa: Isa,
+    /// Most threads that will run tasks at a time: it sizes the workspace and never changes a result.
+    pub threads: usize,
+    /// The accuracy class that must not be left.
+    pub accuracy: Accuracy,
+    /// What blocking is computed from.
+    pub caches: Caches,
+}
+
+/// Why an algorithm does not serve a problem: a sentence.
+///
+/// ```
+/// assert_eq!(convolve_core::Unsupported("the stride is not 1").to_string(), "the stride is not 1");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsupported(pub &'static str);
+
+/// What an algorithm expects to need.
+///
+/// ```
+/// let estimate = convolve_core::Estimate { ns: 1e6, workspace: 256, packed: 0 };
+/// assert!(estimate.ns > 0.0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Time of one run with packed weights, in nanoseconds, by a model of a 3.5 GHz core.
+    pub ns: f64,
+    /// Workspace, in floats, for all threads.
+    pub workspace: usize,
+    /// Packed weights, in floats.
+    pub packed: usize,
+}
+
+/// A way to compute one pass. Registered as a value in one list that planner, tests, benches and fuzzing all read.
+pub trait Algorithm<P: Pass>: Sync {
+    /// Its name: `direct`, `im2col`, `winograd-f4x3`.
+    fn name(&self) -> &'static str;
+
+    /// What it would cost.
+    ///
+    /// # Errors
+    /// The reason why it does not serve this problem.
+    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported>;
+
+    /// Everything that can be decided before the data is there. Only called when [`estimate`](Self::estimate) accepted.
+    fn build(&self, problem: &Problem) -> Box<dyn Execute<P>>;
+}
+
+/// An algorithm that is ready for one problem. Holds no buffers, so one value serves any number of threads at a time.
+pub trait Execute<P: Pass>: Send + Sync {
+    /// Floats that [`pack`](Self::pack) writes.
+    fn packed_len(&self) -> usize {
+        0
+    }
+
+    /// Puts weights into the order in which [`run`](Self::run) reads them: once for inference, each step for training.
+    fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let _ = (weights, packed);
+    }
+
+    /// Floats of workspace that [`run`](Self::run) needs.
+    fn workspace_len(&self) -> usize {
+        0
+    }
+
+    /// Computes. Cannot fail and does not allocate; the workspace holds garbage before and after.
+    fn run(&self, operands: P::Operands<'_>, workspace: &mut [f32], par: Par<'_>);
+}

@@ -1,0 +1,58 @@
+//! NEON: four lanes, thirty-two registers.
+
+use core::arch::aarch64::*;
+
+backend! {
+    /// The token for NEON.
+    ///
+    /// ```
+    /// use convolve_simd::{Neon, Simd};
+    /// if let Some(s) = Neon::detect() {
+    ///     assert_eq!(s.vectorize(|s| s.sum(s.splat(0.5))), 2.0);
+    /// }
+    /// ```
+    Neon = "neon", features ["neon"] by is_aarch64_feature_detected,
+    32 registers of 4 lanes: float32x4_t,
+    splat vdupq_n_f32, load vld1q_f32, store vst1q_f32,
+    add vaddq_f32, sub vsubq_f32, mul vmulq_f32, max vmaxq_f32, min vminq_f32,
+    mul_add multiply_add,
+    zip low halves vzip1q_f32, zip high halves vzip2q_f32,
+}
+
+/// `vfmaq_f32` has the summand first.
+#[inline]
+#[target_feature(enable = "neon")]
+fn multiply_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+    vfmaq_f32(c, a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_part(from: &[f32]) -> float32x4_t {
+    let mut lanes = [0.0; 4];
+    lanes[..from.len()].copy_from_slice(from);
+    // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.
+    unsafe { vld1q_f32(lanes.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn store_part(v: float32x4_t, to: &mut [f32]) {
+    let mut lanes = [0.0; 4];
+    // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.
+    unsafe { vst1q_f32(lanes.as_mut_ptr(), v) };
+    to.copy_from_slice(&lanes[..to.len()]);
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn sum(v: float32x4_t) -> f32 {
+    vpadds_f32(vadd_f32(vget_low_f32(v), vget_high_f32(v)))
+}
+
+/// There is only one block.
+#[inline]
+#[target_feature(enable = "neon")]
+fn transpose_quads(rows: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    rows
+}

@@ -1,0 +1,124 @@
+//! The instruction set that every CPU has: four lanes, by way of the crate `wide`.
+
+use wide::f32x4;
+
+use crate::simd::{Simd, assert_block};
+
+/// The token for what the compiler may use on every CPU of the target.
+///
+/// Four lanes, not eight: on x86-64 without further features a register holds four.
+///
+/// ```
+/// use convolve_simd::{Portable, Simd};
+/// let s = Portable::new();
+/// assert_eq!(s.sum(s.splat(0.5)), 2.0);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Portable(());
+
+impl Portable {
+    /// The token; it needs no proof.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// assert_eq!(Portable::new().vectorize(|s| s.sum(s.splat(1.0))), 4.0);
+    /// ```
+    #[inline(always)]
+    #[expect(clippy::new_without_default, reason = "a token states a fact; there is no default fact")]
+    pub const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Simd for Portable {
+    const NAME: &'static str = "portable";
+    const LANES: usize = 4;
+    const REGISTERS: usize = 16;
+    type F32 = f32x4;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R {
+        f(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32x4 {
+        f32x4::splat(x)
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> f32x4 {
+        assert!(from.len() >= Self::LANES);
+        f32x4::new([from[0], from[1], from[2], from[3]])
+    }
+
+    #[inline(always)]
+    fn store(self, v: f32x4, to: &mut [f32]) {
+        to[..Self::LANES].copy_from_slice(&v.to_array());
+    }
+
+    #[inline(always)]
+    fn load_first(self, from: &[f32]) -> f32x4 {
+        if from.len() >= Self::LANES {
+            return self.load(from);
+        }
+        let mut lanes = [0.0; Self::LANES];
+        lanes[..from.len()].copy_from_slice(from);
+        f32x4::new(lanes)
+    }
+
+    #[inline(always)]
+    fn store_first(self, v: f32x4, to: &mut [f32]) {
+        let count = to.len().min(Self::LANES);
+        to[..count].copy_from_slice(&v.to_array()[..count]);
+    }
+
+    #[inline(always)]
+    fn add(self, a: f32x4, b: f32x4) -> f32x4 {
+        a + b
+    }
+
+    #[inline(always)]
+    fn sub(self, a: f32x4, b: f32x4) -> f32x4 {
+        a - b
+    }
+
+    #[inline(always)]
+    fn mul(self, a: f32x4, b: f32x4) -> f32x4 {
+        a * b
+    }
+
+    /// Not `f32x4::max`, which drops NaN.
+    #[inline(always)]
+    fn max(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_gt(b).select(a, b)
+    }
+
+    /// Not `f32x4::min`, which drops NaN.
+    #[inline(always)]
+    fn min(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_lt(b).select(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
+    fn sum(self, v: f32x4) -> f32 {
+        let [a, b, c, d] = v.to_array();
+        (a + c) + (b + d)
+    }
+
+    #[inline(always)]
+    fn transpose(self, from: &[f32], from_pitch: usize, to: &mut [f32], to_pitch: usize) {
+        assert_block(Self::LANES, from.len(), from_pitch);
+        assert_block(Self::LANES, to.len(), to_pitch);
+        let row = |i: usize| self.load(&from[i * from_pitch..]);
+        let columns = f32x4::transpose([row(0), row(1), row(2), row(3)]);
+        for (j, column) in columns.into_iter().enumerate() {
+            self.store(column, &mut to[j * to_pitch..]);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The trait [`Simd`]: what a kernel may ask of a vector unit.
+
+use core::fmt::Debug;
+
+/// A vector instruction set, for `f32`.
+///
+/// A value of an implementing type is a *token*: it can only be made when the CPU has the
+/// instructions, so every method is safe. Kernels are generic in `S: Simd`, carry a token, and
+/// enter the instruction set with [`vectorize`](Simd::vectorize).
+///
+/// ```
+/// use convolve_simd::{Isa, Simd, dispatch};
+///
+/// /// Multiplies all elements by `factor`.
+/// fn scale<S: Simd>(s: S, factor: f32, data: &mut [f32]) {
+///     s.vectorize(
+///         #[inline(always)]
+///         |s| {
+///             let factor = s.splat(factor);
+///             for part in data.chunks_mut(S::LANES) {
+///                 let scaled = s.mul(s.load_first(part), factor);
+///                 s.store_first(scaled, part);
+///             }
+///         },
+///     )
+/// }
+///
+/// let mut data = [1.0, 2.0, 3.0, 4.0, 5.0];
+/// dispatch!(Isa::best(), s => scale(s, 2.0, &mut data));
+/// assert_eq!(data, [2.0, 4.0, 6.0, 8.0, 10.0]);
+/// ```
+pub trait Simd: Copy + Send + Sync + Debug + 'static {
+    /// The name users see and write in `CONVOLVE_ISA`.
+    ///
+    /// ```
+    /// use convolve_simd::{Avx2, Portable, Simd};
+    /// assert_eq!((Portable::NAME, Avx2::NAME), ("portable", "avx2"));
+    /// ```
+    const NAME: &'static str;
+
+    /// How many `f32` one register holds.
+    ///
+    /// ```
+    /// use convolve_simd::{Avx2, Avx512, Neon, Portable, Simd};
+    /// assert_eq!([Portable::LANES, Neon::LANES, Avx2::LANES, Avx512::LANES], [4, 4, 8, 16]);
+    /// ```
+    const LANES: usize;
+
+    /// How many vector registers there are: what a register tile has to fit into.
+    ///
+    /// ```
+    /// use convolve_simd::{Avx2, Avx512, Neon, Portable, Simd};
+    /// let registers = [Portable::REGISTERS, Neon::REGISTERS, Avx2::REGISTERS, Avx512::REGISTERS];
+    /// assert_eq!(registers, [16, 32, 16, 32]);
+    /// ```
+    const REGISTERS: usize;
+
+    /// One register full of `f32`: [`LANES`](Simd::LANES) lanes.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// fn lanes<S: Simd>(s: S, v: S::F32) -> Vec<f32> {
+    ///     let mut lanes = vec![0.0; S::LANES];
+    ///     s.store(v, &mut lanes);
+    ///     lanes
+    /// }
+    /// let s = Portable::new();
+    /// assert_eq!(lanes(s, s.splat(1.5)), [1.5; 4]);
+    /// ```
+    type F32: Copy + Debug;
+
+    /// Runs `f` compiled with the instructions of this set; the only way into them.
+    ///
+    /// Outside of `vectorize` all methods work, but each is a function call through memory. All
+    /// that `f` calls must be `#[inline(always)]`, and `f` itself is best marked so too; see
+    /// [the crate's documentation](crate#two-traps) for why.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let seven = Portable::new().vectorize(|s| s.sum(s.splat(1.75)));
+    /// assert_eq!(seven, 7.0);
+    /// ```
+    fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R;
+
+    /// All lanes are `x`.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mut lanes = [0.0; 4];
+    /// s.store(s.splat(2.0), &mut lanes);
+    /// assert_eq!(lanes, [2.0; 4]);
+    /// ```
+    fn splat(self, x: f32) -> Self::F32;
+
+    /// Reads the first [`LANES`](Simd::LANES) elements; no alignment is needed.
+    ///
+    /// # Panics
+    /// When `from` is shorter.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.load(&[1.0, 2.0, 3.0, 4.0, 99.0])), 10.0);
+    /// ```
+    fn load(self, from: &[f32]) -> Self::F32;
+
+    /// Writes the first [`LANES`](Simd::LANES) elements; no alignment is needed.
+    ///
+    /// # Panics
+    /// When `to` is shorter.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mut to = [0.0; 5];
+    /// s.store(s.splat(1.0), &mut to);
+    /// assert_eq!(to, [1.0, 1.0, 1.0, 1.0, 0.0]);
+    /// ```
+    fn store(self, v: Self::F32, to: &mut [f32]);
+
+    /// Reads the first `min(from.len(), LANES)` elements and nothing beyond; other lanes are 0.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.load_first(&[1.0, 2.0, 3.0])), 6.0);
+    /// ```
+    fn load_first(self, from: &[f32]) -> Self::F32;
+
+    /// Writes the first `min(to.len(), LANES)` elements and nothing beyond.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mut to = [0.0; 3];
+    /// s.store_first(s.splat(1.0), &mut to);
+    /// assert_eq!(to, [1.0; 3]);
+    /// ```
+    fn store_first(self, v: Self::F32, to: &mut [f32]);
+
+    /// `a + b`, lane by lane.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.add(s.splat(1.0), s.splat(2.0))), 4.0 * 3.0);
+    /// ```
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a - b`, lane by lane.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.sub(s.splat(1.0), s.splat(2.0))), 4.0 * -1.0);
+    /// ```
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a * b`, lane by lane.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.mul(s.splat(3.0), s.splat(2.0))), 4.0 * 6.0);
+    /// ```
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// The greater of `a` and `b`, lane by lane; NaN where `b` is NaN.
+    ///
+    /// Where only `a` is NaN the result is `b` or NaN, depending on the instruction set. So the
+    /// value that may be NaN goes last: `max(low, v)`.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.max(s.splat(0.0), s.splat(-5.0))), 0.0);
+    /// assert!(s.sum(s.max(s.splat(0.0), s.splat(f32::NAN))).is_nan());
+    /// ```
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// The lesser of `a` and `b`, lane by lane; NaN where `b` is NaN.
+    ///
+    /// As with [`max`](Simd::max), the value that may be NaN goes last: `min(high, v)`.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.min(s.splat(6.0), s.splat(7.0))), 4.0 * 6.0);
+    /// assert!(s.sum(s.min(s.splat(6.0), s.splat(f32::NAN))).is_nan());
+    /// ```
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a * b + c`, lane by lane: rounded once, except that [`Portable`](crate::Portable) rounds
+    /// twice unless the crate was compiled for a CPU with FMA.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.mul_add(s.splat(2.0), s.splat(3.0), s.splat(1.0))), 4.0 * 7.0);
+    /// ```
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+
+    /// The sum of all lanes, in a fixed order: lane `i` plus lane `i + LANES / 2`, and so on with
+    /// the half that remains.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// // (1e8 - 1e8) + (1 + 2)
+    /// assert_eq!(s.sum(s.load(&[1e8, 1.0, -1e8, 2.0])), 3.0);
+    /// ```
+    fn sum(self, v: Self::F32) -> f32;
+
+    /// Transposes a block of `LANES` rows and `LANES` columns:
+    /// `to[j * to_pitch + i] = from[i * from_pitch + j]`. The rest of `to` stays.
+    ///
+    /// # Panics
+    /// When a pitch is less than `LANES`, or a slice does not contain the block.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let from: [f32; 16] = core::array::from_fn(|i| i as f32);
+    /// let mut to = [0.0; 16];
+    /// Portable::new().transpose(&from, 4, &mut to, 4);
+    /// assert_eq!(to[..8], [0.0, 4.0, 8.0, 12.0, 1.0, 5.0, 9.0, 13.0]);
+    /// ```
+    fn transpose(self, from: &[f32], from_pitch: usize, to: &mut [f32], to_pitch: usize);
+}
+
+/// Panics unless a slice of `len` contains a block of `lanes` rows and columns.
+#[inline(always)]
+pub(crate) fn assert_block(lanes: usize, len: usize, pitch: usize) {
+    assert!(pitch >= lanes, "the pitch is less than the number of lanes");
+    // Saturated, the end is greater than any length.
+    let end = pitch.saturating_mul(lanes - 1).saturating_add(lanes);
+    assert!(end <= len, "the slice does not contain the block");
+}

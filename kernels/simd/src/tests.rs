@@ -1,0 +1,313 @@
+//! Every operation on every instruction set of this CPU, against scalar code.
+
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::isa::{NAMES, choose};
+use crate::{Isa, IsaError, Portable, Simd, dispatch};
+
+/// Makes a test of each function: for every instruction set, outside and inside of `vectorize`.
+macro_rules! on_every_isa {
+    ($($check:ident)+) => {
+        mod on_every_isa {
+            use super::*;
+
+            $(
+                #[test]
+                fn $check() {
+                    for &isa in Isa::available() {
+                        dispatch!(isa, s => super::$check(s));
+                        dispatch!(isa, s => s.vectorize(|s| super::$check(s)));
+                    }
+                }
+            )+
+        }
+    };
+}
+
+on_every_isa! {
+    arithmetic
+    max_and_min
+    nan_in_max_and_min
+    mul_add
+    sum_goes_by_halves
+    load_and_store_at_any_alignment
+    load_first_reads_only_the_slice
+    store_first_writes_only_the_slice
+    transpose_with_any_pitch
+    panics_when_too_short
+}
+
+/// What a lane may hold that is special, but for NaN.
+const SPECIAL: [f32; 12] = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    f32::MAX,
+    f32::MIN,
+    f32::MIN_POSITIVE,
+    f32::EPSILON,
+    1e-45,
+    -1e-45,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+];
+
+/// `count` numbers of many magnitudes, the same in every run.
+fn numbers(seed: u32, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    (0..count).map(|_| ((next() >> 8) as f32 - 8_388_608.5) * 2f32.powi((next() % 24) as i32 - 24)).collect()
+}
+
+/// Registers' worth of operands: random ones, and every pair of special ones.
+fn operands<S: Simd>(_: S) -> Vec<[Vec<f32>; 3]> {
+    let random = (0..64).map(|i| [3 * i, 3 * i + 1, 3 * i + 2].map(|seed| numbers(seed + 1, S::LANES)));
+    let turned = |by: usize| (0..S::LANES).map(move |i| SPECIAL[(i + by) % SPECIAL.len()]).collect();
+    let special =
+        (0..SPECIAL.len() * SPECIAL.len()).map(|i| [turned(i), turned(i / SPECIAL.len()), turned(i % 5)]);
+    random.chain(special).collect()
+}
+
+fn lanes<S: Simd>(s: S, v: S::F32) -> Vec<f32> {
+    let mut lanes = vec![0.0; S::LANES];
+    s.store(v, &mut lanes);
+    lanes
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a == b || (a.is_nan() && b.is_nan())
+}
+
+#[track_caller]
+fn assert_lanes<S: Simd>(s: S, got: S::F32, expected: impl Fn(usize) -> f32) {
+    for (i, got) in lanes(s, got).into_iter().enumerate() {
+        let expected = expected(i);
+        assert!(same(got, expected), "{}, lane {i}: {got:e} instead of {expected:e}", S::NAME);
+    }
+}
+
+fn arithmetic<S: Simd>(s: S) {
+    for [a, b, _] in operands(s) {
+        let [va, vb] = [s.load(&a), s.load(&b)];
+        assert_lanes(s, va, |i| a[i]);
+        assert_lanes(s, s.splat(a[1]), |_| a[1]);
+        assert_lanes(s, s.add(va, vb), |i| a[i] + b[i]);
+        assert_lanes(s, s.sub(va, vb), |i| a[i] - b[i]);
+        assert_lanes(s, s.mul(va, vb), |i| a[i] * b[i]);
+    }
+}
+
+fn max_and_min<S: Simd>(s: S) {
+    for [a, b, _] in operands(s) {
+        let [va, vb] = [s.load(&a), s.load(&b)];
+        assert_lanes(s, s.max(va, vb), |i| a[i].max(b[i]));
+        assert_lanes(s, s.min(va, vb), |i| a[i].min(b[i]));
+    }
+}
+
+/// NaN on the right stays; on the left it stays or gives way to the other operand.
+fn nan_in_max_and_min<S: Simd>(s: S) {
+    let nan = s.splat(f32::NAN);
+    for other in SPECIAL {
+        let v = s.splat(other);
+        for right in [s.max(v, nan), s.min(v, nan), s.max(nan, nan), s.min(nan, nan)] {
+            assert_lanes(s, right, |_| f32::NAN);
+        }
+        for left in [s.max(nan, v), s.min(nan, v)] {
+            assert!(lanes(s, left).into_iter().all(|x| x.is_nan() || x == other), "{}", S::NAME);
+        }
+    }
+
+    // NaN in one lane only, through the clamp of an epilogue.
+    let mut values: Vec<f32> = (0..S::LANES).map(|i| i as f32 - 1.0).collect();
+    values[2] = f32::NAN;
+    let clamped = s.min(s.splat(2.0), s.max(s.splat(0.0), s.load(&values)));
+    assert_lanes(s, clamped, |i| if i == 2 { f32::NAN } else { values[i].clamp(0.0, 2.0) });
+}
+
+/// Rounded once, or on `portable` possibly twice.
+fn mul_add<S: Simd>(s: S) {
+    let mut operands = operands(s);
+    // (1 + e)(1 - e) - 1 is -e*e, and 0 when rounded twice.
+    operands.push([1.0 + f32::EPSILON, 1.0 - f32::EPSILON, -1.0].map(|x| vec![x; S::LANES]));
+    for [a, b, c] in operands {
+        let got = lanes(s, s.mul_add(s.load(&a), s.load(&b), s.load(&c)));
+        for i in 0..S::LANES {
+            let once = same(got[i], a[i].mul_add(b[i], c[i]));
+            let twice = same(got[i], a[i] * b[i] + c[i]);
+            let right = once || (twice && S::NAME == Portable::NAME);
+            assert!(right, "{}, lane {i}: {:e} * {:e} + {:e} = {:e}", S::NAME, a[i], b[i], c[i], got[i]);
+        }
+    }
+}
+
+fn sum_goes_by_halves<S: Simd>(s: S) {
+    for [mut v, _, _] in operands(s) {
+        let got = s.sum(s.load(&v));
+        while v.len() > 1 {
+            let upper = v.split_off(v.len() / 2);
+            v.iter_mut().zip(upper).for_each(|(lower, upper)| *lower += upper);
+        }
+        assert!(same(got, v[0]), "{}: {got:e} instead of {:e}", S::NAME, v[0]);
+    }
+}
+
+fn load_and_store_at_any_alignment<S: Simd>(s: S) {
+    let data = numbers(1, 2 * S::LANES);
+    for offset in 0..=S::LANES {
+        let v = s.load(&data[offset..]);
+        assert_lanes(s, v, |i| data[offset + i]);
+
+        let mut to = vec![7.0; 2 * S::LANES];
+        s.store(v, &mut to[offset..]);
+        let expected = |i: usize| if (offset..offset + S::LANES).contains(&i) { data[i] } else { 7.0 };
+        assert!((0..to.len()).all(|i| to[i] == expected(i)), "{}, offset {offset}", S::NAME);
+    }
+}
+
+/// Elements around the slices below: whoever reads one gets a NaN.
+const CANARY: f32 = f32::NAN;
+
+fn load_first_reads_only_the_slice<S: Simd>(s: S) {
+    for (len, offset) in lengths_and_offsets(s) {
+        let mut data = vec![CANARY; offset + len + S::LANES];
+        data[offset..][..len].copy_from_slice(&numbers(1, len));
+        let slice = &data[offset..][..len];
+        assert_lanes(s, s.load_first(slice), |i| slice.get(i).copied().unwrap_or(0.0));
+    }
+}
+
+fn store_first_writes_only_the_slice<S: Simd>(s: S) {
+    let values = numbers(1, S::LANES);
+    for (len, offset) in lengths_and_offsets(s) {
+        let mut data = vec![CANARY; offset + len + S::LANES];
+        s.store_first(s.load(&values), &mut data[offset..][..len]);
+        for (i, &got) in data.iter().enumerate() {
+            let value = i.checked_sub(offset).filter(|&lane| lane < len).and_then(|lane| values.get(lane));
+            let expected = value.copied().unwrap_or(CANARY);
+            assert!(same(got, expected), "{}, {len} elements, at {i} - {offset}", S::NAME);
+        }
+    }
+}
+
+fn lengths_and_offsets<S: Simd>(_: S) -> impl Iterator<Item = (usize, usize)> {
+    (0..=S::LANES + 3).flat_map(|len| (0..=S::LANES).map(move |offset| (len, offset)))
+}
+
+fn transpose_with_any_pitch<S: Simd>(s: S) {
+    let pitches = [S::LANES, S::LANES + 1, 2 * S::LANES, 3 * S::LANES + 5];
+    let block = |pitch: usize| (S::LANES - 1) * pitch + S::LANES;
+    for (from_pitch, to_pitch) in pitches.into_iter().flat_map(|from| pitches.map(|to| (from, to))) {
+        let from: Vec<f32> = (0..block(from_pitch)).map(|i| i as f32).collect();
+        let mut to = vec![-1.0; block(to_pitch) + 3];
+        s.transpose(&from, from_pitch, &mut to[..block(to_pitch)], to_pitch);
+        for (at, &got) in to.iter().enumerate() {
+            let (j, i) = (at / to_pitch, at % to_pitch);
+            let inside = i < S::LANES && j < S::LANES;
+            let expected = if inside { from[i * from_pitch + j] } else { -1.0 };
+            assert_eq!(got, expected, "{}, pitches {from_pitch} and {to_pitch}, at {at}", S::NAME);
+        }
+    }
+}
+
+fn panics_when_too_short<S: Simd>(s: S) {
+    #[track_caller]
+    fn panics(f: impl FnOnce()) {
+        assert!(catch_unwind(AssertUnwindSafe(f)).is_err(), "it did not panic");
+    }
+
+    let lanes = S::LANES;
+    let [from, mut to] = [vec![0.0; lanes * lanes], vec![0.0; lanes * lanes]];
+    panics(|| s.store(s.load(&from[..lanes - 1]), &mut to));
+    panics(|| s.store(s.splat(0.0), &mut to[..lanes - 1]));
+    panics(|| s.transpose(&from[1..], lanes, &mut to, lanes));
+    panics(|| s.transpose(&from, lanes, &mut to[1..], lanes));
+    panics(|| s.transpose(&from, lanes - 1, &mut to, lanes));
+    panics(|| s.transpose(&from, lanes, &mut to, lanes - 1));
+    panics(|| s.transpose(&from, usize::MAX, &mut to, lanes));
+    panics(|| s.transpose(&from, lanes, &mut to, usize::MAX / lanes + 1));
+    s.transpose(&from, lanes, &mut to, lanes);
+}
+
+/// Tests nothing, but says what the others ran on; past the capture of output, to be always seen.
+#[test]
+fn isas_that_ran() {
+    let (ran, missing): (Vec<&str>, Vec<&str>) =
+        NAMES.into_iter().partition(|name| Isa::by_name(name).is_ok());
+    let [ran, missing] = [ran, missing].map(|names| names.join(", "));
+    writeln!(std::io::stderr(), "\nISAs that ran: {ran}; not available here: {missing}").unwrap();
+}
+
+#[test]
+fn available_goes_from_worst_to_best() {
+    let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let places: Vec<_> = names.iter().map(|name| NAMES.iter().position(|n| n == name)).collect();
+    assert!(places.is_sorted() && places.iter().all(Option::is_some), "{names:?}");
+    assert_eq!(names[0], "portable");
+    assert_eq!(Isa::best().name(), *names.last().unwrap());
+    assert!(Isa::available().iter().map(|isa| isa.lanes()).is_sorted());
+}
+
+#[test]
+fn every_name_is_available_or_says_why_not() {
+    let available: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let available = available.join(", ");
+    for name in NAMES {
+        match Isa::by_name(name) {
+            Ok(isa) => assert_eq!(isa.to_string(), name),
+            Err(error) => {
+                let expected = IsaError::Unavailable { name: name.into(), available: available.clone() };
+                assert_eq!(error, expected);
+                assert_eq!(
+                    error.to_string(),
+                    format!(
+                        "this CPU has no `{name}`; available here: {available}; \
+                         CONVOLVE_ISA may lower the choice, never raise it"
+                    ),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_request_is_a_request_for_the_best() {
+    assert_eq!(choose(None), Ok(Isa::best()));
+    assert_eq!(choose(Some("")), Ok(Isa::best()));
+}
+
+#[test]
+fn a_request_may_lower_but_not_raise() {
+    assert_eq!(choose(Some("portable")), Ok(Isa::Portable(Portable::new())));
+    for &isa in Isa::available() {
+        assert_eq!(choose(Some(isa.name())), Ok(isa));
+    }
+    // No CPU has both.
+    let foreign = if cfg!(target_arch = "aarch64") { "avx512" } else { "neon" };
+    assert!(matches!(choose(Some(foreign)), Err(IsaError::Unavailable { name, .. }) if name == foreign));
+}
+
+#[test]
+fn an_unknown_name_is_an_error() {
+    for name in ["AVX2", " avx2", "sse2", "best"] {
+        let error = choose(Some(name)).unwrap_err();
+        assert_eq!(error, IsaError::Unknown { name: name.into() });
+        assert!(NAMES.iter().all(|known| error.to_string().contains(known)), "{error}");
+    }
+}
+
+#[test]
+fn an_isa_is_its_name() {
+    use std::collections::HashSet;
+    let isas: HashSet<Isa> = Isa::available().iter().chain(Isa::available()).copied().collect();
+    assert_eq!(isas.len(), Isa::available().len());
+    assert_eq!("portable".parse(), Ok(Isa::Portable(Portable::new())));
+    assert_eq!(format!("{:>10}", Isa::Portable(Portable::new())), "  portable");
+}

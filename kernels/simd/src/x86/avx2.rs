@@ -1,0 +1,74 @@
+//! AVX2 with FMA: eight lanes, sixteen registers.
+
+use core::arch::x86_64::*;
+
+backend! {
+    /// The token for AVX2 and FMA.
+    ///
+    /// ```
+    /// use convolve_simd::{Avx2, Simd};
+    /// if let Some(s) = Avx2::detect() {
+    ///     assert_eq!(s.vectorize(|s| s.sum(s.splat(0.5))), 4.0);
+    /// }
+    /// ```
+    Avx2 = "avx2", features ["avx2", "fma"] by is_x86_feature_detected,
+    16 registers of 8 lanes: __m256,
+    splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps,
+    add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, max _mm256_max_ps, min _mm256_min_ps,
+    mul_add _mm256_fmadd_ps,
+    zip low halves _mm256_unpacklo_ps, zip high halves _mm256_unpackhi_ps,
+}
+
+/// `MASKS[n]` selects the first `n` lanes.
+static MASKS: [[i32; 8]; 8] = {
+    let mut masks = [[0; 8]; 8];
+    let mut n = 0;
+    while n < 8 {
+        let mut lane = 0;
+        while lane < n {
+            masks[n][lane] = -1;
+            lane += 1;
+        }
+        n += 1;
+    }
+    masks
+};
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load_part(from: &[f32]) -> __m256 {
+    let mask = &MASKS[from.len()];
+    // SAFETY: a mask is eight `i32`; the instruction needs no alignment.
+    let mask = unsafe { _mm256_loadu_si256(mask.as_ptr().cast()) };
+    // SAFETY: the mask selects no lane beyond the slice, and others are not read.
+    unsafe { _mm256_maskload_ps(from.as_ptr(), mask) }
+}
+
+/// By way of the stack: the masked store is slow on AMD.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store_part(v: __m256, to: &mut [f32]) {
+    let mut lanes = [0.0; 8];
+    // SAFETY: there are eight lanes; the instruction needs no alignment.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), v) };
+    to.copy_from_slice(&lanes[..to.len()]);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn sum(v: __m256) -> f32 {
+    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transpose_quads(rows: [__m256; 8]) -> [__m256; 8] {
+    let mut columns = rows;
+    for i in 0..4 {
+        columns[i] = _mm256_permute2f128_ps::<0x20>(rows[i], rows[i + 4]);
+        columns[i + 4] = _mm256_permute2f128_ps::<0x31>(rows[i], rows[i + 4]);
+    }
+    columns
+}

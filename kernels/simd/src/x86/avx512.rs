@@ -1,0 +1,64 @@
+//! AVX-512: sixteen lanes, thirty-two registers.
+
+use core::arch::x86_64::*;
+
+backend! {
+    /// The token for AVX-512 with its parts F, VL, BW and DQ.
+    ///
+    /// ```
+    /// use convolve_simd::{Avx512, Simd};
+    /// if let Some(s) = Avx512::detect() {
+    ///     assert_eq!(s.vectorize(|s| s.sum(s.splat(0.5))), 8.0);
+    /// }
+    /// ```
+    Avx512 = "avx512",
+    features ["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"] by is_x86_feature_detected,
+    32 registers of 16 lanes: __m512,
+    splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps,
+    add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, max _mm512_max_ps, min _mm512_min_ps,
+    mul_add _mm512_fmadd_ps,
+    zip low halves _mm512_unpacklo_ps, zip high halves _mm512_unpackhi_ps,
+}
+
+/// Selects the first `count` lanes, fewer than sixteen.
+#[inline]
+fn first(count: usize) -> __mmask16 {
+    (1 << count) - 1
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_part(from: &[f32]) -> __m512 {
+    // SAFETY: the mask selects no lane beyond the slice, and others are not read.
+    unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_part(v: __m512, to: &mut [f32]) {
+    // SAFETY: the mask selects no lane beyond the slice, and others are not written.
+    unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512dq,avx2,fma")]
+fn sum(v: __m512) -> f32 {
+    let halves = [_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)];
+    super::avx2::sum(_mm256_add_ps(halves[0], halves[1]))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_quads(rows: [__m512; 16]) -> [__m512; 16] {
+    let mut columns = rows;
+    for i in 0..4 {
+        let [a, b, c, d] = [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+        let low = [_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c, d)];
+        let high = [_mm512_shuffle_f32x4::<0xEE>(a, b), _mm512_shuffle_f32x4::<0xEE>(c, d)];
+        columns[i] = _mm512_shuffle_f32x4::<0x88>(low[0], low[1]);
+        columns[i + 4] = _mm512_shuffle_f32x4::<0xDD>(low[0], low[1]);
+        columns[i + 8] = _mm512_shuffle_f32x4::<0x88>(high[0], high[1]);
+        columns[i + 12] = _mm512_shuffle_f32x4::<0xDD>(high[0], high[1]);
+    }
+    columns
+}

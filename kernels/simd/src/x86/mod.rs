@@ -1,0 +1,21 @@
+//! The instruction sets of x86-64.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+pub use self::{avx2::Avx2, avx512::Avx512};
+
+#[cfg(not(target_arch = "x86_64"))]
+absent! {
+    /// The token for AVX2 and FMA; this architecture does not have them.
+    Avx2 = "avx2", 16 registers of 8 lanes
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+absent! {
+    /// The token for AVX-512; this architecture does not have it.
+    Avx512 = "avx512", 32 registers of 16 lanes
+}
