@@ -3,20 +3,20 @@
 //! Sums run in a fixed order that depends on the shape alone: over pixels one by one where channels are neighbours (NHWC), in
 //! sixteen interleaved parts that are added pairwise where pixels are (NCHW). Plain loops: the compiler vectorises both.
 
-use crate::{Geometry, Layout, workspace::LINE};
+use crate::{Geometry, Layout, Update, workspace::LINE};
 
-/// Writes (or adds, with `accumulate`) the gradient of the bias. O(elements of `diff_dst`).
+/// Writes or adds the gradient of the bias. O(elements of `diff_dst`).
 ///
 /// ```
-/// use convolve_core::{Conv2d, backward_bias};
+/// use convolve_core::{Conv2d, Update, backward_bias};
 /// let geometry = Conv2d::new(1, 2, 1).input([1, 2]).geometry()?;
 /// let mut diff_bias = [1.0, 1.0];
-/// backward_bias(&geometry, &[1.0, 2.0, 30.0, 40.0], &mut diff_bias, true);
+/// backward_bias(&geometry, &[1.0, 2.0, 30.0, 40.0], &mut diff_bias, Update::Accumulate);
 /// assert_eq!(diff_bias, [4.0, 71.0]);
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
-pub fn backward_bias(geometry: &Geometry, diff_dst: &[f32], diff_bias: &mut [f32], accumulate: bool) {
-    if !accumulate {
+pub fn backward_bias(geometry: &Geometry, diff_dst: &[f32], diff_bias: &mut [f32], update: Update) {
+    if update == Update::Overwrite {
         diff_bias.fill(0.0);
     }
     let channels = geometry.conv().out_channels;

@@ -16,6 +16,7 @@ mod geometry;
 mod par;
 mod pass;
 pub mod phase;
+mod problem;
 mod workspace;
 
 pub use algorithm::{Accuracy, Algorithm, Caches, Estimate, Execute, Problem, Unsupported};
@@ -27,6 +28,7 @@ pub use error::Error;
 pub use geometry::{Geometry, Operand, Strides, WeightStrides};
 pub use par::Par;
 pub use pass::{
-    BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Forward, ForwardArgs, Pass,
+    BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Forward, ForwardArgs, Pass, Update,
 };
+pub use problem::{NamedProblem, problems};
 pub use workspace::{LINE, Workspace, lines};

@@ -46,6 +46,21 @@ pub enum BackwardData {}
 #[derive(Debug)]
 pub enum BackwardWeights {}
 
+/// What a gradient does to what is there.
+///
+/// ```
+/// # use convolve_core::Update;
+/// assert_eq!(Update::default(), Update::Overwrite);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Update {
+    /// Replaces it; it may hold anything, also NaN.
+    #[default]
+    Overwrite,
+    /// Is added to it.
+    Accumulate,
+}
+
 /// Operands of [`Forward`].
 ///
 /// ```
@@ -68,9 +83,9 @@ pub struct ForwardArgs<'a> {
 /// Operands of [`BackwardData`].
 ///
 /// ```
-/// # use convolve_core::BackwardDataArgs;
-/// let args = BackwardDataArgs { diff_dst: &[1.0], weights: &[2.0], diff_src: &mut [0.0], accumulate: false };
-/// assert!(!args.accumulate);
+/// # use convolve_core::{BackwardDataArgs, Update};
+/// let args = BackwardDataArgs { diff_dst: &[1.0], weights: &[2.0], diff_src: &mut [0.0], update: Update::Overwrite };
+/// assert_eq!(args.update, Update::Overwrite);
 /// ```
 #[derive(Debug)]
 pub struct BackwardDataArgs<'a> {
@@ -80,16 +95,16 @@ pub struct BackwardDataArgs<'a> {
     pub weights: &'a [f32],
     /// Gradient of the input.
     pub diff_src: &'a mut [f32],
-    /// Add to `diff_src` instead of overwriting it.
-    pub accumulate: bool,
+    /// Replace `diff_src` or add to it.
+    pub update: Update,
 }
 
 /// Operands of [`BackwardWeights`].
 ///
 /// ```
-/// # use convolve_core::BackwardWeightsArgs;
-/// let args = BackwardWeightsArgs { src: &[1.0], diff_dst: &[2.0], diff_weights: &mut [0.0], accumulate: true };
-/// assert!(args.accumulate);
+/// # use convolve_core::{BackwardWeightsArgs, Update};
+/// let args = BackwardWeightsArgs { src: &[1.0], diff_dst: &[2.0], diff_weights: &mut [0.0], update: Update::Accumulate };
+/// assert_eq!(args.update, Update::Accumulate);
 /// ```
 #[derive(Debug)]
 pub struct BackwardWeightsArgs<'a> {
@@ -99,8 +114,8 @@ pub struct BackwardWeightsArgs<'a> {
     pub diff_dst: &'a [f32],
     /// Gradient of the weights, in the weights' layout.
     pub diff_weights: &'a mut [f32],
-    /// Add to `diff_weights` instead of overwriting them.
-    pub accumulate: bool,
+    /// Replace `diff_weights` or add to them.
+    pub update: Update,
 }
 
 macro_rules! pass {

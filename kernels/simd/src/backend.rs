@@ -9,6 +9,7 @@
 /// - `sum(v)`,
 /// - `transpose_quads(rows)`: with 4 x 4 blocks already transposed, transposes the matrix of
 ///   such blocks.
+#[allow(unused_macros, reason = "an architecture might have none of them")]
 macro_rules! backend {
     (
         $(#[$doc:meta])*
@@ -140,7 +141,6 @@ macro_rules! backend {
 }
 
 /// The token of an instruction set that other architectures have: a type without values.
-#[allow(unused_macros, reason = "an architecture might have all of them")]
 macro_rules! absent {
     (
         $(#[$doc:meta])*

@@ -2,7 +2,7 @@
 
 use wide::f32x4;
 
-use crate::simd::{Simd, assert_block};
+use crate::simd::{Simd, assert_block, load_part_of_4, store_part_of_4};
 
 /// The token for what the compiler may use on every CPU of the target.
 ///
@@ -62,15 +62,15 @@ impl Simd for Portable {
         if from.len() >= Self::LANES {
             return self.load(from);
         }
-        let mut lanes = [0.0; Self::LANES];
-        lanes[..from.len()].copy_from_slice(from);
-        f32x4::new(lanes)
+        f32x4::new(load_part_of_4(from))
     }
 
     #[inline(always)]
     fn store_first(self, v: f32x4, to: &mut [f32]) {
-        let count = to.len().min(Self::LANES);
-        to[..count].copy_from_slice(&v.to_array()[..count]);
+        if to.len() >= Self::LANES {
+            return self.store(v, to);
+        }
+        store_part_of_4(v.to_array(), to);
     }
 
     #[inline(always)]

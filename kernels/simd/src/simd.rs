@@ -236,3 +236,25 @@ pub(crate) fn assert_block(lanes: usize, len: usize, pitch: usize) {
     let end = pitch.saturating_mul(lanes - 1).saturating_add(lanes);
     assert!(end <= len, "the slice does not contain the block");
 }
+
+/// Up to three elements, then zeros. A copy of variable length would be a call to `memcpy`.
+#[inline(always)]
+pub(crate) fn load_part_of_4(from: &[f32]) -> [f32; 4] {
+    match *from {
+        [] => [0.0; 4],
+        [a] => [a, 0.0, 0.0, 0.0],
+        [a, b] => [a, b, 0.0, 0.0],
+        [a, b, c, ..] => [a, b, c, 0.0],
+    }
+}
+
+/// The inverse of [`load_part_of_4`].
+#[inline(always)]
+pub(crate) fn store_part_of_4(lanes: [f32; 4], to: &mut [f32]) {
+    match to {
+        [] => {}
+        [a] => *a = lanes[0],
+        [a, b] => [*a, *b] = [lanes[0], lanes[1]],
+        [a, b, c, ..] => [*a, *b, *c] = [lanes[0], lanes[1], lanes[2]],
+    }
+}

@@ -2,6 +2,8 @@
 
 use core::arch::aarch64::*;
 
+use crate::simd::{load_part_of_4, store_part_of_4};
+
 backend! {
     /// The token for NEON.
     ///
@@ -29,8 +31,7 @@ fn multiply_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_part(from: &[f32]) -> float32x4_t {
-    let mut lanes = [0.0; 4];
-    lanes[..from.len()].copy_from_slice(from);
+    let lanes = load_part_of_4(from);
     // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.
     unsafe { vld1q_f32(lanes.as_ptr()) }
 }
@@ -41,7 +42,7 @@ fn store_part(v: float32x4_t, to: &mut [f32]) {
     let mut lanes = [0.0; 4];
     // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.
     unsafe { vst1q_f32(lanes.as_mut_ptr(), v) };
-    to.copy_from_slice(&lanes[..to.len()]);
+    store_part_of_4(lanes, to);
 }
 
 #[inline]

@@ -2,6 +2,8 @@
 
 use core::arch::x86_64::*;
 
+use crate::simd::store_part_of_4;
+
 backend! {
     /// The token for AVX2 and FMA.
     ///
@@ -44,14 +46,26 @@ fn load_part(from: &[f32]) -> __m256 {
     unsafe { _mm256_maskload_ps(from.as_ptr(), mask) }
 }
 
-/// By way of the stack: the masked store is slow on AMD.
+/// In two halves: a masked store is slow on AMD.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn store_part(v: __m256, to: &mut [f32]) {
-    let mut lanes = [0.0; 8];
-    // SAFETY: there are eight lanes; the instruction needs no alignment.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), v) };
-    to.copy_from_slice(&lanes[..to.len()]);
+    let low = _mm256_castps256_ps128(v);
+    if to.len() < 4 {
+        return store_part_of_4(lanes(low), to);
+    }
+    let (four, rest) = to.split_at_mut(4);
+    four.copy_from_slice(&lanes(low));
+    store_part_of_4(lanes(_mm256_extractf128_ps::<1>(v)), rest);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn lanes(v: __m128) -> [f32; 4] {
+    let mut lanes = [0.0; 4];
+    // SAFETY: there are four lanes; the instruction needs no alignment.
+    unsafe { _mm_storeu_ps(lanes.as_mut_ptr(), v) };
+    lanes
 }
 
 #[inline]

@@ -1,0 +1,549 @@
+//! Runs phases: `out[start + i*step] = sum over taps t, channels c of in[i*advance + d(t), c] * w[k(t), c]` for all images, groups and
+//! output channels. Forward is one phase over `src`, backward-data several over `diff_dst`; this file does not know which.
+//!
+//! ```text
+//! for each task: a few images or rows, some output channels of one group          (parallel; a box of the output)
+//!     NCHW only: transpose the input rows of the task to [pixel][channel], in L2
+//!     for each panel of NR output channels                                         (its weights stay in L2)
+//!         for each phase, for each zone of pixels that share their valid taps
+//!             for each tile of MR pixels: one call of the micro-kernel             (the whole sum stays in registers)
+//!     NCHW only: transpose the panel's pixels back
+//! ```
+//!
+//! - The left operand is the image itself: MR pixels anywhere, one slice each. Nothing is packed; stride and dilation are addresses.
+//! - A zone never reads padding, so padding is absent, and border taps cost nothing. A 7x7 image saves a fifth of the work.
+//! - Where taps of a row follow each other without gaps (dilation 1, one group) a kernel row is one run of KW*C steps: this is what
+//!   makes three-channel images fast.
+//! - NCHW is the same code on a transposed copy of the rows that a task needs: the copy replaces a read that happens anyway.
+
+use convolve_core::phase::{Phase, Segment};
+use convolve_core::{
+    BlockMut, Caches, Cut, Epilogue, Estimate, Geometry, Layout, Par, Problem, Strides, Update, WeightStrides, lines,
+};
+use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernel};
+use core::ops::Range;
+
+/// Most rows of any tile: what the offsets of a tile are stored in.
+const MAX_MR: usize = 16;
+
+/// The tensor that is read, or the one that is written.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    /// Channels of one group.
+    channels: usize,
+    size: [usize; 2],
+    strides: Strides,
+}
+
+/// Whether channels of the output are columns (forward) or rows (backward-data) of the weight matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Forward,
+    BackwardData,
+}
+
+/// How the output is cut into tasks: by the shape of the problem alone.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    images: usize,
+    rows: usize,
+    /// Pixels of a row; less than the row only when `rows` is 1.
+    columns: usize,
+    channels: usize,
+    /// Most input pixels of a task, all images together.
+    input_pixels: usize,
+}
+
+/// A pass that is ready to run.
+pub(crate) struct PhaseRunner {
+    direction: Direction,
+    layout: Layout,
+    batch: usize,
+    groups: usize,
+    input: Side,
+    output: Side,
+    weights: WeightStrides,
+    phases: Vec<Phase>,
+    blocks: Blocks,
+    kernel: Box<dyn Ukernel>,
+    threads: usize,
+}
+
+/// What an output starts from and ends with.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    pub(crate) epilogue: Epilogue<'a>,
+    pub(crate) update: Update,
+}
+
+/// The output pixels `rows` x `columns` of some images, as one task sees them.
+struct Window {
+    images: Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// Where a task reads: the tensor itself, or a transposed copy of the rows that it needs.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    data: &'a [f32],
+    /// Of `[image, row, column]`, relative to `origin`.
+    strides: [usize; 3],
+    origin: [usize; 3],
+}
+
+impl PhaseRunner {
+    pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
+        let geometry = &problem.geometry;
+        let conv = geometry.conv();
+        let src = Side { channels: geometry.group_in(), size: conv.input, strides: geometry.src() };
+        let dst = Side { channels: geometry.group_out(), size: geometry.output(), strides: geometry.dst() };
+        let (input, output, phases) = match direction {
+            Direction::Forward => (src, dst, vec![geometry.forward()]),
+            Direction::BackwardData => (dst, src, geometry.backward_data().collect()),
+        };
+        let kernel = ukernel(problem.isa, output.channels);
+        let blocks = Blocks::new(geometry, &problem.caches, &input, &output, &phases, kernel.nr());
+        Self {
+            direction,
+            layout: conv.layout,
+            batch: conv.batch,
+            groups: conv.groups,
+            input,
+            output,
+            weights: geometry.weights(),
+            phases,
+            blocks,
+            kernel,
+            threads: problem.threads,
+        }
+    }
+
+    /// Floats of one panel of one phase.
+    fn panel_len(&self, phase: &Phase) -> usize {
+        phase.taps() * self.input.channels * self.kernel.nr()
+    }
+
+    /// Panels of one group.
+    fn panels(&self) -> usize {
+        self.output.channels.div_ceil(self.kernel.nr())
+    }
+
+    pub(crate) fn packed_len(&self) -> usize {
+        self.phases.iter().map(|phase| self.groups * self.panels() * self.panel_len(phase)).sum()
+    }
+
+    /// `[phase][group][panel][tap][input channel][NR]`, zeros beyond the last output channel.
+    pub(crate) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let (nr, depth) = (self.kernel.nr(), self.input.channels);
+        let (out_stride, in_stride, group_stride) = match self.direction {
+            Direction::Forward => (self.weights.oc, self.weights.ic, self.weights.oc * self.output.channels),
+            Direction::BackwardData => (self.weights.ic, self.weights.oc, self.weights.oc * depth),
+        };
+        let mut rest = packed;
+        for phase in &self.phases {
+            let panel_len = self.panel_len(phase);
+            let [rows, columns] = phase.axes.map(|axis| axis.taps);
+            for (group, panel) in (0..self.groups).flat_map(|g| (0..self.panels()).map(move |p| (g, p))) {
+                let (panel_data, tail) = rest.split_at_mut(panel_len);
+                rest = tail;
+                let first = panel * nr;
+                let valid = nr.min(self.output.channels - first);
+                let mut steps = panel_data.chunks_exact_mut(nr);
+                for (row, column) in (0..rows.count).flat_map(|r| (0..columns.count).map(move |c| (r, c))) {
+                    let tap = self.weights.at(0, 0, [rows.k(row), columns.k(column)]);
+                    let start = group * group_stride + first * out_stride + tap;
+                    for (c, step) in steps.by_ref().take(depth).enumerate() {
+                        for (j, w) in step[..valid].iter_mut().enumerate() {
+                            *w = weights[start + c * in_stride + j * out_stride];
+                        }
+                        step[valid..].fill(0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Floats of workspace of one task: the transposed input, a panel of outputs by pixel, and the same by channel.
+    fn lane_len(&self) -> usize {
+        match self.layout {
+            Layout::Nhwc => 0,
+            Layout::Nchw => {
+                let Blocks { images, rows, columns, input_pixels, .. } = self.blocks;
+                lines(input_pixels * self.input.channels) + 2 * lines(images * rows * columns * self.kernel.nr())
+            }
+        }
+    }
+
+    pub(crate) fn workspace_len(&self) -> usize {
+        self.lane_len() * self.threads
+    }
+
+    /// Runs all phases.
+    pub(crate) fn run(
+        &self,
+        input: &[f32],
+        packed: &[f32],
+        output: &mut [f32],
+        finish: Finish<'_>,
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) {
+        let [height, width] = self.output.size;
+        let (channels, pixels) = (self.output.channels * self.groups, height * width);
+        let images = Cut { unit: self.batch.max(1), block: self.blocks.images };
+        let group = Cut { unit: self.output.channels, block: self.blocks.channels };
+        let space = if self.blocks.columns < width {
+            Cut { unit: width, block: self.blocks.columns }
+        } else {
+            Cut { unit: pixels, block: self.blocks.rows * width }
+        };
+        let (extent, cuts) = match self.layout {
+            Layout::Nhwc => ([self.batch, pixels, channels], [images, space, group]),
+            Layout::Nchw => ([self.batch, channels, pixels], [images, group, space]),
+        };
+        let output = BlockMut::new(output, extent);
+        output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| {
+            let [images, a, b] = ranges;
+            match self.layout {
+                Layout::Nhwc => self.nhwc_task(input, packed, images, a, b, &mut piece, finish),
+                Layout::Nchw => self.nchw_task(input, packed, images, b, a, &mut piece, finish, lane),
+            }
+        });
+    }
+
+    fn window(&self, images: Range<usize>, pixels: Range<usize>) -> Window {
+        let width = self.output.size[1];
+        let (first, last) = (pixels.start, pixels.end - 1);
+        let rows = first / width..last / width + 1;
+        let columns = if rows.len() == 1 { first % width..last % width + 1 } else { 0..width };
+        Window { images, rows, columns }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one task: operands, ranges, destination")]
+    fn nhwc_task(
+        &self,
+        input: &[f32],
+        packed: &[f32],
+        images: Range<usize>,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        piece: &mut BlockMut<'_, f32>,
+        finish: Finish<'_>,
+    ) {
+        let window = self.window(images, pixels.clone());
+        let strides = self.input.strides;
+        let group = channels.start / self.output.channels;
+        let source = Source {
+            data: &input[group * self.input.channels..],
+            strides: [strides.image, strides.row, strides.column],
+            origin: [0, 0, 0],
+        };
+        for first in channels.clone().step_by(self.kernel.nr()) {
+            let panel = first..channels.end.min(first + self.kernel.nr());
+            let init = match (finish.update, finish.epilogue.bias) {
+                (Update::Accumulate, _) => Init::Dst,
+                (_, Some(bias)) => Init::Bias(&bias[panel.clone()]),
+                _ => Init::Zero,
+            };
+            self.panel(&source, packed, &window, panel, first - channels.start, init, finish.epilogue.early_clamp(), piece);
+        }
+        if finish.epilogue.late() {
+            let strides = self.output.strides;
+            for (i, image) in window.images.clone().enumerate() {
+                for (j, pixel) in pixels.clone().enumerate() {
+                    let offset = image * strides.image + pixel * strides.column + channels.start;
+                    finish.epilogue.finish(piece.row(i, j), offset);
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one task: operands, ranges, destination, workspace")]
+    fn nchw_task(
+        &self,
+        input: &[f32],
+        packed: &[f32],
+        images: Range<usize>,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        piece: &mut BlockMut<'_, f32>,
+        finish: Finish<'_>,
+        lane: &mut [f32],
+    ) {
+        let nr = self.kernel.nr();
+        let window = self.window(images, pixels.clone());
+        let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.input.channels));
+        let (by_pixel, by_channel) = lane.split_at_mut(lane.len() / 2);
+        let group = channels.start / self.output.channels;
+        let source = self.transpose_in(input, group, &window, copy);
+        let (count, strides) = (pixels.len(), self.output.strides);
+        for first in channels.clone().step_by(nr) {
+            let panel = first..channels.end.min(first + nr);
+            let init = finish.epilogue.bias.map_or(Init::Zero, |bias| Init::Bias(&bias[panel.clone()]));
+            let by_pixel = &mut by_pixel[..window.images.len() * count * nr];
+            let mut tile = BlockMut::new(by_pixel, [window.images.len(), count, nr]);
+            self.panel(&source, packed, &window, panel.clone(), 0, init, finish.epilogue.early_clamp(), &mut tile);
+            for (i, (image, by_pixel)) in window.images.clone().zip(by_pixel.chunks_exact(count * nr)).enumerate() {
+                self.kernel.transpose([count, panel.len()], by_pixel, nr, by_channel, count);
+                for (channel, values) in panel.clone().zip(by_channel.chunks_exact(count)) {
+                    let row = piece.row(i, channel - channels.start);
+                    match finish.update {
+                        Update::Overwrite => row.copy_from_slice(values),
+                        Update::Accumulate => row.iter_mut().zip(values).for_each(|(x, v)| *x += v),
+                    }
+                    let offset = image * strides.image + channel * strides.channel + pixels.start;
+                    finish.epilogue.finish(row, offset);
+                }
+            }
+        }
+    }
+
+    /// Input rows and columns that a window reads.
+    fn reach(&self, window: &Window) -> [Range<usize>; 2] {
+        [0, 1].map(|a| {
+            let outputs = [&window.rows, &window.columns][a].clone();
+            let axes = self.phases.iter().map(|phase| phase.axes[a]);
+            let reads = axes.flat_map(|axis| {
+                axis.segments(axis.positions(outputs.clone())).filter(|segment| !segment.taps.is_empty()).map(
+                    move |Segment { positions, taps }| {
+                        let first = (positions.start * axis.advance) as isize + axis.taps.d(taps.start);
+                        let last = ((positions.end - 1) * axis.advance) as isize + axis.taps.d(taps.end - 1);
+                        first as usize..last as usize + 1
+                    },
+                )
+            });
+            reads.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+        })
+    }
+
+    /// Copies what a window reads of one group to `[image][row][column][channel]`.
+    fn transpose_in<'a>(&self, input: &[f32], group: usize, window: &Window, copy: &'a mut [f32]) -> Source<'a> {
+        let [rows, columns] = self.reach(window);
+        let (depth, strides, width) = (self.input.channels, self.input.strides, self.input.size[1]);
+        let image_len = rows.len() * columns.len() * depth;
+        if image_len > 0 {
+            for (image, to) in window.images.clone().zip(copy.chunks_exact_mut(image_len)) {
+                let start = image * strides.image + group * depth * strides.channel + rows.start * width;
+                if columns.len() == width {
+                    let size = [depth, rows.len() * width];
+                    self.kernel.transpose(size, &input[start..], strides.channel, to, depth);
+                } else {
+                    for (row, to) in to.chunks_exact_mut(columns.len() * depth).enumerate() {
+                        let from = &input[start + row * width + columns.start..];
+                        self.kernel.transpose([depth, columns.len()], from, strides.channel, to, depth);
+                    }
+                }
+            }
+        }
+        Source {
+            data: copy,
+            strides: [image_len, columns.len() * depth, depth],
+            origin: [window.images.start, rows.start, columns.start],
+        }
+    }
+
+    /// All phases of one window for one panel of output channels; columns `column..` of `dst`, whose rows are the window's pixels.
+    #[expect(clippy::too_many_arguments, reason = "operands, what to do at both ends, destination")]
+    fn panel(
+        &self,
+        source: &Source<'_>,
+        packed: &[f32],
+        window: &Window,
+        panel: Range<usize>,
+        column: usize,
+        init: Init<'_>,
+        clamp: [f32; 2],
+        dst: &mut BlockMut<'_, f32>,
+    ) {
+        let mut packed = packed;
+        for phase in &self.phases {
+            let (head, tail) = packed.split_at(self.groups * self.panels() * self.panel_len(phase));
+            packed = tail;
+            let (group, within) = (panel.start / self.output.channels, panel.start % self.output.channels);
+            let index = group * self.panels() + within / self.kernel.nr();
+            let weights = &head[index * self.panel_len(phase)..][..self.panel_len(phase)];
+            let [rows, columns] = phase.axes;
+            for y in rows.segments(rows.positions(window.rows.clone())) {
+                for x in columns.segments(columns.positions(window.columns.clone())) {
+                    let zone = Zone { phase, taps: [y.taps.clone(), x.taps], positions: [y.positions.clone(), x.positions] };
+                    self.zone(&zone, source, weights, window, column, panel.len(), init, clamp, dst);
+                }
+            }
+        }
+    }
+
+    /// All tiles of one zone.
+    #[expect(clippy::too_many_arguments, reason = "operands, what to do at both ends, destination")]
+    fn zone(
+        &self,
+        zone: &Zone<'_>,
+        source: &Source<'_>,
+        weights: &[f32],
+        window: &Window,
+        column: usize,
+        columns: usize,
+        init: Init<'_>,
+        clamp: [f32; 2],
+        dst: &mut BlockMut<'_, f32>,
+    ) {
+        let [rows, cols] = zone.phase.axes;
+        let [ty, tx] = &zone.taps;
+        let (depth, nr) = (self.input.channels, self.kernel.nr());
+        let [image_stride, row_stride, column_stride] = source.strides;
+        let (lhs_y, lhs_x) = (rows.taps.step_d * row_stride, cols.taps.step_d * column_stride);
+        let (rhs_y, rhs_x) = (cols.taps.count * depth * nr, depth * nr);
+        let walk = if lhs_x == depth {
+            Walk { count: [1, ty.len()], lhs: [0, lhs_y], rhs: [0, rhs_y], len: tx.len() * depth }
+        } else {
+            Walk { count: [ty.len(), tx.len()], lhs: [lhs_y, lhs_x], rhs: [rhs_y, rhs_x], len: depth }
+        };
+        let no_taps = ty.is_empty() || tx.is_empty();
+        let walk = if no_taps { Walk::run(0) } else { walk };
+        let rhs = if no_taps { weights } else { &weights[ty.start * rhs_y + tx.start * rhs_x..] };
+        // Input pixel of position (0, 0) at the first valid tap, relative to the source; may lie before it.
+        let first = |axis: usize| {
+            let axis_phase = &zone.phase.axes[axis];
+            let displacement = if no_taps { 0 } else { axis_phase.taps.d(zone.taps[axis].start) };
+            displacement - source.origin[axis + 1] as isize
+        };
+        let offset = |image: usize, y: usize, x: usize| {
+            if no_taps {
+                return 0;
+            }
+            let row = ((y * rows.advance) as isize + first(0)) as usize;
+            let column = ((x * cols.advance) as isize + first(1)) as usize;
+            (image - source.origin[0]) * image_stride + row * row_stride + column * column_stride
+        };
+        let [ys, xs] = &zone.positions;
+        let target = |image: usize, y: usize, x: usize| {
+            let row = rows.start + y * rows.step - window.rows.start;
+            let column = cols.start + x * cols.step - window.columns.start;
+            [image - window.images.start, row * window.columns.len() + column]
+        };
+        let pixels = window.images.len() * ys.len() * xs.len();
+        let tiles = pixels.div_ceil(self.kernel.mr());
+        let (mut image, mut y, mut x) = (window.images.start, ys.start, xs.start);
+        let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
+        for tile in 0..tiles {
+            let size = (tile + 1) * pixels / tiles - tile * pixels / tiles;
+            for m in 0..size {
+                (at[m], to[m]) = (offset(image, y, x), target(image, y, x));
+                x += 1;
+                if x == xs.end {
+                    (x, y) = (xs.start, y + 1);
+                    if y == ys.end {
+                        (y, image) = (ys.start, image + 1);
+                    }
+                }
+            }
+            let call = Call {
+                lhs: source.data,
+                at: Lhs::Rows(&at[..size]),
+                rhs,
+                pitch: nr,
+                walk,
+                init,
+                clamp,
+                to: &to[..size],
+                column,
+                columns,
+            };
+            self.kernel.run(&call, dst);
+        }
+    }
+
+    pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
+        let runner = Self::new(problem, direction);
+        Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: runner.packed_len() }
+    }
+
+    /// Cycles of the multiply-adds by tile efficiency, plus tiles, runs and transposes, at 3.5 GHz.
+    fn nanoseconds(&self, problem: &Problem) -> f64 {
+        let (nr, mr) = (self.kernel.nr() as f64, self.kernel.mr() as f64);
+        let lanes = problem.isa.lanes() as f64;
+        let per_step = (nr / lanes * mr).max(nr / lanes + mr) / if lanes < 16.0 { 2.0 } else { 1.0 };
+        let depth = self.input.channels as f64;
+        let mut cycles = 0.0;
+        for phase in &self.phases {
+            for y in phase.axes[0].segments(0..phase.axes[0].count) {
+                for x in phase.axes[1].segments(0..phase.axes[1].count) {
+                    let pixels = (y.positions.len() * x.positions.len() * self.batch) as f64;
+                    let taps = (y.taps.len() * x.taps.len()) as f64;
+                    let runs = if depth < 16.0 { y.taps.len() } else { y.taps.len() * x.taps.len() } as f64;
+                    cycles += (pixels / mr).ceil() * (taps * depth * per_step + 10.0 * runs + 60.0);
+                }
+            }
+        }
+        cycles *= (self.panels() * self.groups) as f64;
+        if self.layout == Layout::Nchw {
+            let channels = self.output.channels.div_ceil(self.blocks.channels) as f64;
+            let input = (self.input.size[0] * self.input.size[1]) as f64 * depth * channels;
+            let output = (self.output.size[0] * self.output.size[1] * self.output.channels) as f64;
+            cycles += (input + 2.0 * output) * (self.batch * self.groups) as f64 * 0.5;
+        }
+        cycles / 3.5 / problem.threads as f64
+    }
+}
+
+/// Positions of a phase that share their valid taps, per axis.
+struct Zone<'a> {
+    phase: &'a Phase,
+    taps: [Range<usize>; 2],
+    positions: [Range<usize>; 2],
+}
+
+impl Blocks {
+    /// The input of a task takes at most half of L2, so that a panel of weights can stay in the other half while it is swept over
+    /// the pixels; but a task has some hundred pixels, so that the panel is used often enough. At least eight tasks where there
+    /// is work for them, so that a few threads share it evenly.
+    fn new(geometry: &Geometry, caches: &Caches, input: &Side, output: &Side, phases: &[Phase], nr: usize) -> Self {
+        const PIXELS: usize = 192;
+        const TASKS: usize = 8;
+        const MACS: u64 = 1 << 20;
+        let batch = geometry.conv().batch.max(1);
+        let [height, width] = output.size;
+        let budget = caches.l2 / 2 / size_of::<f32>() / input.channels;
+        let reach = |outputs: usize, axis: usize| {
+            let widest = phases.iter().map(|phase| {
+                let phase = phase.axes[axis];
+                let span = phase.taps.count.saturating_sub(1) * phase.taps.step_d + 1;
+                (outputs.div_ceil(phase.step) * phase.advance + span).min(phase.size)
+            });
+            widest.max().unwrap_or(0)
+        };
+        let input_width = reach(width, 1);
+        // Rows: as many as the budget holds; a part of a row when it does not hold one.
+        let fits = |rows: usize| reach(rows, 0) * input_width <= budget || rows * width <= PIXELS;
+        let mut rows = (1..=height).rev().find(|&rows| fits(rows)).unwrap_or(1);
+        rows = height.div_ceil(height.div_ceil(rows));
+        let mut columns = width;
+        while rows == 1 && columns > PIXELS && reach(1, 0) * reach(columns, 1) > budget {
+            columns = columns.div_ceil(2);
+        }
+        let mut images = 1;
+        if rows == height {
+            let image = reach(height, 0) * input_width;
+            images = (budget / image.max(1)).max(PIXELS / (height * width)).clamp(1, batch);
+            images = batch.div_ceil(batch.div_ceil(images));
+        }
+        let mut channels = output.channels;
+        if geometry.macs() >= MACS {
+            let tasks = |channels: usize, rows: usize| {
+                batch.div_ceil(images)
+                    * height.div_ceil(rows)
+                    * width.div_ceil(columns)
+                    * geometry.conv().groups
+                    * output.channels.div_ceil(channels)
+            };
+            while tasks(channels, rows) < TASKS && channels > nr {
+                channels = channels.div_ceil(2).next_multiple_of(nr);
+            }
+            while tasks(channels, rows) < TASKS && rows > 1 && images == 1 && rows * width > PIXELS / 2 {
+                rows = rows.div_ceil(2);
+            }
+        }
+        let input_pixels = images * reach(rows, 0) * reach(columns, 1);
+        Self { images, rows, columns, channels, input_pixels }
+    }
+}

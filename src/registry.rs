@@ -1,0 +1,34 @@
+//! The lists: one line per algorithm and pass. Planner, tests, benches and fuzzing read them and nothing else; a thing that is
+//! not here does not exist.
+
+use convolve_core::{Algorithm, BackwardData, BackwardWeights, Forward, Pass};
+
+/// A pass that has a list of algorithms.
+///
+/// ```
+/// use convolve::{Forward, registry::Registered};
+/// let names: Vec<_> = Forward::algorithms().iter().map(|algorithm| algorithm.name()).collect();
+/// assert!(names.contains(&"direct"));
+/// ```
+pub trait Registered: Pass {
+    /// All of them, in no particular order; the planner takes the one with the smallest estimate.
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>];
+}
+
+impl Registered for Forward {
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[]
+    }
+}
+
+impl Registered for BackwardData {
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[]
+    }
+}
+
+impl Registered for BackwardWeights {
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[]
+    }
+}
