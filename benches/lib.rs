@@ -1,1 +1,10 @@
-//! benches
+//! What the report and the criterion benchmarks share: measured peak, sampling, prepared runs, tables.
+
+pub mod args;
+pub mod case;
+pub mod machine;
+pub mod probe;
+pub mod row;
+pub mod sample;
+pub mod summary;
+pub mod table;

@@ -3,7 +3,7 @@
 //!
 //! `output = floor((input + begin + end - (dilation * (kernel - 1) + 1)) / stride) + 1` per axis.
 
-use crate::phase::{AxisPhase, Phase};
+use crate::phase::{AxisPhase, Phase, gcd};
 use crate::{Conv2d, Error, Layout, Padding, WeightLayout};
 
 /// Distances, in elements, between neighbours of an activation tensor.
@@ -117,11 +117,16 @@ impl Geometry {
                 .filter(|&len| len <= isize::MAX as usize / 8)
                 .ok_or_else(|| too_large(what, &conv))
         };
-        let lens = [
-            len("src", [conv.batch, conv.in_channels, conv.input[0], conv.input[1]])?,
+        // One image must fit even if there is none: its strides and lengths are asked for.
+        let images = conv.batch.max(1);
+        let mut lens = [
+            len("src", [images, conv.in_channels, conv.input[0], conv.input[1]])?,
             len("weights", [conv.out_channels, conv.in_channels / conv.groups, conv.kernel[0], conv.kernel[1]])?,
-            len("dst", [conv.batch, conv.out_channels, output[0], output[1]])?,
+            len("dst", [images, conv.out_channels, output[0], output[1]])?,
         ];
+        if conv.batch == 0 {
+            (lens[0], lens[2]) = (0, 0);
+        }
         let macs = (lens[2] as u128) * (lens[1] / conv.out_channels) as u128;
         let macs = u64::try_from(macs).map_err(|_| too_large("the number of multiplications", &conv))?;
         Ok(Self { conv, output, padding, lens, macs })
@@ -300,6 +305,8 @@ impl Geometry {
         let conv = &self.conv;
         match operand {
             Operand::Src | Operand::Dst => {
+                // In 128 bits: the output channels times the pixels of the input are no operand's length.
+                let as_input = [conv.batch, conv.out_channels, conv.input[0], conv.input[1]].map(|size| size as u128);
                 let of_one = if operand == Operand::Src {
                     conv.in_channels * conv.input[0] * conv.input[1]
                 } else {
@@ -307,7 +314,7 @@ impl Geometry {
                 };
                 if got != 0 && got.is_multiple_of(of_one) {
                     format!("; did you mean batch = {}?", got / of_one)
-                } else if operand == Operand::Dst && got != 0 && got == conv.batch * conv.out_channels * conv.input[0] * conv.input[1] {
+                } else if operand == Operand::Dst && got != 0 && got as u128 == as_input.iter().product() {
                     format!("; an output as large as the input needs padding, e.g. `.padding(Padding::Same)`, and gives {}x{} here", self.output[0], self.output[1])
                 } else {
                     String::new()
@@ -317,7 +324,7 @@ impl Geometry {
                 let dense = conv.out_channels as u128 * conv.in_channels as u128 * self.taps() as u128;
                 let groups = if got == 0 || !dense.is_multiple_of(got as u128) { 0 } else { dense / got as u128 };
                 match usize::try_from(groups) {
-                    Ok(groups) if groups > 0 && conv.in_channels % groups == 0 && conv.out_channels % groups == 0 => {
+                    Ok(groups) if groups > 0 && conv.in_channels.is_multiple_of(groups) && conv.out_channels.is_multiple_of(groups) => {
                         format!("; did you mean groups = {groups}?")
                     }
                     _ => String::new(),
@@ -363,18 +370,12 @@ fn shape(layout: Layout, batch: usize, channels: usize, [height, width]: [usize;
     }
 }
 
-/// The divisor of both channel counts that is nearest to `groups`.
+/// The divisor of both channel counts that is nearest to `groups`, the smaller of two. (Beyond 2^32 channels: of those divisors
+/// that are below 2^16 or whose quotient is.)
 fn nearest_groups(ic: usize, oc: usize, groups: usize) -> usize {
-    let (mut common, mut rest) = (ic, oc);
-    while rest != 0 {
-        (common, rest) = (rest, common % rest);
-    }
-    let below = (1..=groups.min(common).min(1 << 16)).rev().find(|g| common.is_multiple_of(*g)).unwrap_or(1);
-    let above = (groups..=common.min(groups.saturating_add(1 << 16))).find(|g| common.is_multiple_of(*g));
-    match above {
-        Some(above) if above - groups < groups - below => above,
-        _ => below,
-    }
+    let common = gcd(ic, oc);
+    let divisors = (1..1 << 16).take_while(|d| d * d <= common).filter(|d| common.is_multiple_of(*d));
+    divisors.flat_map(|d| [d, common / d]).min_by_key(|&d| (d.abs_diff(groups), d)).unwrap_or(1)
 }
 
 fn too_large(what: &'static str, conv: &Conv2d) -> Error {

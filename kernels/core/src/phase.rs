@@ -112,7 +112,11 @@ impl AxisPhase {
         // k*dilation = residue (mod stride) has its solutions `period` apart, if any.
         let divisor = gcd(dilation, stride);
         let period = stride / divisor;
-        let first = (0..period.min(kernel)).find(|k| (k * dilation) % stride == residue);
+        let first = residue.is_multiple_of(divisor).then(|| {
+            let inverse = inverse(dilation / divisor, period);
+            ((residue / divisor) as u128 * inverse as u128 % period as u128) as usize
+        });
+        let first = first.filter(|first| *first < kernel);
         let taps = match first {
             None => Taps { count: 0, first_k: 0, step_k: 0, first_d: 0, step_d: 1 },
             Some(first) => {
@@ -203,9 +207,22 @@ impl Phase {
     }
 }
 
-fn gcd(mut a: usize, mut b: usize) -> usize {
+pub(crate) fn gcd(mut a: usize, mut b: usize) -> usize {
     while b != 0 {
         (a, b) = (b, a % b);
     }
     a
+}
+
+/// The number whose product with `a` is 1 modulo `modulus`, which has no factor in common with `a`. Euclid's algorithm: each
+/// remainder is `a` times its coefficient (modulo `modulus`).
+fn inverse(a: usize, modulus: usize) -> usize {
+    let (mut previous, mut remainder) = (modulus as i128, (a % modulus) as i128);
+    let (mut previous_coefficient, mut coefficient) = (0, 1);
+    while remainder != 0 {
+        let quotient = previous / remainder;
+        (previous, remainder) = (remainder, previous - quotient * remainder);
+        (previous_coefficient, coefficient) = (coefficient, previous_coefficient - quotient * coefficient);
+    }
+    previous_coefficient.rem_euclid(modulus as i128) as usize
 }

@@ -152,7 +152,7 @@ impl FromStr for Conv2d {
 /// ```
 /// use convolve_core::problems;
 /// let file = "
-///     # ResNet
+///     ## ResNet
 ///     --reset --dir=FWD_B
 ///     ic3ih224oc64kh7sh2ph3n\"conv1\"   # the first layer
 ///     --dir=BWD_D ic64ih56oc64kh3ph1 ic64ih56oc64

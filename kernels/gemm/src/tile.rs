@@ -91,9 +91,9 @@ pub struct Call<'a> {
     pub lhs: &'a [f32],
     /// Where its rows are.
     pub at: Lhs<'a>,
-    /// The right operand, from its first step on: NR floats per step.
+    /// The right operand, from its first step on: NR floats per step. A run takes `len * pitch` floats, also behind its last step.
     pub rhs: &'a [f32],
-    /// From one step of the right operand to the next; NR when it is packed.
+    /// From one step of the right operand to the next, at least NR; must be NR when the left operand is [`Lhs::Rows`].
     pub pitch: usize,
     /// The runs.
     pub walk: Walk,
@@ -129,13 +129,18 @@ pub trait Ukernel: Send + Sync {
 
 /// The left operand within one run: what each step broadcasts.
 trait Steps<'a, const MR: usize> {
+    /// Whether the right operand has the pitch NR, a constant.
+    const PACKED: bool;
     fn new(call: &Call<'a>, offset: usize, len: usize) -> Self;
-    fn at(&self, k: usize) -> [f32; MR];
+    /// Hands the scalars of step `k` to `f`, by row.
+    fn each(&self, k: usize, f: impl FnMut(usize, f32));
 }
 
 struct RowSteps<'a, const MR: usize>([&'a [f32]; MR]);
 
 impl<'a, const MR: usize> Steps<'a, MR> for RowSteps<'a, MR> {
+    const PACKED: bool = true;
+
     #[inline(always)]
     fn new(call: &Call<'a>, offset: usize, len: usize) -> Self {
         let Lhs::Rows(rows) = call.at else { unreachable!() };
@@ -148,12 +153,10 @@ impl<'a, const MR: usize> Steps<'a, MR> for RowSteps<'a, MR> {
     }
 
     #[inline(always)]
-    fn at(&self, k: usize) -> [f32; MR] {
-        let mut scalars = [0.0; MR];
+    fn each(&self, k: usize, mut f: impl FnMut(usize, f32)) {
         for m in 0..MR {
-            scalars[m] = self.0[m][k];
+            f(m, self.0[m][k]);
         }
-        scalars
     }
 }
 
@@ -163,6 +166,8 @@ struct ColumnSteps<'a> {
 }
 
 impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
+    const PACKED: bool = false;
+
     #[inline(always)]
     fn new(call: &Call<'a>, offset: usize, _: usize) -> Self {
         let Lhs::Columns { start, pitch, .. } = call.at else { unreachable!() };
@@ -170,8 +175,11 @@ impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
     }
 
     #[inline(always)]
-    fn at(&self, k: usize) -> [f32; MR] {
-        *self.lhs[k * self.pitch..].first_chunk().unwrap()
+    fn each(&self, k: usize, mut f: impl FnMut(usize, f32)) {
+        let scalars: &[f32; MR] = self.lhs[k * self.pitch..].first_chunk().unwrap();
+        for m in 0..MR {
+            f(m, scalars[m]);
+        }
     }
 }
 
@@ -203,24 +211,26 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
     }
     let mut acc = start;
     let Walk { count, lhs, rhs, len } = call.walk;
-    let pitch = call.pitch.max(nr);
+    let pitch = if L::PACKED { nr } else { call.pitch };
     for outer in 0..count[0] {
         for inner in 0..count[1] {
             let steps = L::new(call, outer * lhs[0] + inner * lhs[1], len);
-            let mut panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..];
-            for k in 0..len {
+            let panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..][..len * pitch];
+            for (k, step) in panel.chunks_exact(pitch).enumerate() {
                 let mut vectors = [s.splat(0.0); NV];
                 for j in 0..NV {
-                    vectors[j] = s.load(&panel[j * S::LANES..nr]);
+                    vectors[j] = s.load(&step[j * S::LANES..nr]);
                 }
-                let scalars = steps.at(k);
-                for m in 0..MR {
-                    let scalar = s.splat(scalars[m]);
-                    for j in 0..NV {
-                        acc[m][j] = s.mul_add(scalar, vectors[j], acc[m][j]);
-                    }
-                }
-                panel = panel.get(pitch..).unwrap_or(&[]);
+                steps.each(
+                    k,
+                    #[inline(always)]
+                    |m, scalar| {
+                        let scalar = s.splat(scalar);
+                        for j in 0..NV {
+                            acc[m][j] = s.mul_add(scalar, vectors[j], acc[m][j]);
+                        }
+                    },
+                );
             }
         }
     }
@@ -273,8 +283,8 @@ impl Family for Portable {
 }
 
 impl Family for Avx2 {
-    /// 16 registers: 12 + 2 + 1; latency 4 x 2 pipes asks for 8.
-    const TABLES: &'static [Table<Self>] = &[table!(2; 1 2 3 4 5 6), table!(1; 1 2 3 4 5 6 7 8 9 10 11 12)];
+    /// 16 registers: 12 + 2 + 1; latency 4 x 2 pipes asks for 8. More than 8 rows of one vector spill: LLVM loads all scalars first.
+    const TABLES: &'static [Table<Self>] = &[table!(2; 1 2 3 4 5 6), table!(1; 1 2 3 4 5 6 7 8)];
 }
 
 impl Family for Avx512 {

@@ -1,0 +1,133 @@
+//! What the core can do right now: a loop of nothing but independent fused multiply-adds, in registers.
+//!
+//! A core is not always at its speed: another tenant on its sibling, a lower clock, an interrupt. So a window of 10 us of this
+//! loop stands before and after every sample, and tells whether the sample is worth anything.
+
+use convolve::Isa;
+use convolve_simd::{Simd, dispatch};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// A window: long enough for the clock, short enough to stand around every sample.
+const WINDOW: Duration = Duration::from_micros(10);
+/// A core that was idle, or that was just given wide vectors, takes some time to reach its speed.
+const WARM_UP: Duration = Duration::from_millis(100);
+/// Windows of the opening measurement: about 100 ms.
+const WINDOWS: usize = 10_000;
+
+/// The loop, cut to a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    isa: Isa,
+    rounds: usize,
+    opening: f64,
+    best: f64,
+}
+
+impl Probe {
+    /// Warms the core up, finds how many rounds fill a window, and measures the peak.
+    pub fn open(isa: Isa) -> Self {
+        let mut this = Self { isa, rounds: 16, opening: 0.0, best: 0.0 };
+        let begin = Instant::now();
+        while begin.elapsed() < WARM_UP {
+            black_box(this.run());
+        }
+        while this.window().1 < WINDOW {
+            this.rounds += this.rounds.div_ceil(8);
+        }
+        let mut windows: Vec<f64> = (0..WINDOWS).map(|_| this.flops()).collect();
+        this.opening = crate::sample::median(&mut windows).expect("there are windows");
+        this
+    }
+
+    /// FLOP/s of one window, now.
+    pub fn flops(&mut self) -> f64 {
+        let (flops, time) = self.window();
+        let rate = flops as f64 / time.as_secs_f64();
+        self.best = self.best.max(rate);
+        rate
+    }
+
+    /// The peak of one core: FLOP/s of the best window so far. A window is timed from outside, so it can look too slow but
+    /// not too fast.
+    pub fn peak(&self) -> f64 {
+        self.best
+    }
+
+    /// FLOP/s of the median window of the opening measurement.
+    pub fn opening(&self) -> f64 {
+        self.opening
+    }
+
+    fn window(&self) -> (usize, Duration) {
+        let begin = Instant::now();
+        let flops = self.run();
+        (flops, begin.elapsed())
+    }
+
+    fn run(&self) -> usize {
+        dispatch!(self.isa, s => run(s, self.rounds))
+    }
+}
+
+/// As many chains as the registers hold beside two operands: more than latency times units of any CPU.
+#[inline(never)]
+fn run<S: Simd>(s: S, rounds: usize) -> usize {
+    if S::REGISTERS >= 32 { chains::<S, 24>(s, rounds) } else { chains::<S, 12>(s, rounds) }
+}
+
+/// Runs `rounds` steps of `CHAINS` independent chains `x = a * x + b` and returns the FLOPs.
+#[inline(always)]
+fn chains<S: Simd, const CHAINS: usize>(s: S, rounds: usize) -> usize {
+    let sum = s.vectorize(
+        #[inline(always)]
+        |s| {
+            // Unknown to the compiler, different from chain to chain, and with a normal number as the limit.
+            let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
+            let mut x = [a; CHAINS];
+            for x in &mut x {
+                *x = s.splat(black_box(1.5));
+            }
+            for _ in 0..rounds {
+                for x in &mut x {
+                    *x = s.mul_add(*x, a, b);
+                }
+            }
+            let mut sum = a;
+            for x in x {
+                sum = s.add(sum, x);
+            }
+            s.sum(sum)
+        },
+    );
+    black_box(sum);
+    2 * rounds * CHAINS * S::LANES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flops_are_counted() {
+        for &isa in Isa::available() {
+            let registers = dispatch!(isa, s => registers(s));
+            let chains = if registers >= 32 { 24 } else { 12 };
+            let probe = Probe { isa, rounds: 5, opening: 0.0, best: 0.0 };
+            assert_eq!(probe.run(), 2 * 5 * chains * isa.lanes());
+            assert!(chains + 2 <= registers);
+        }
+    }
+
+    fn registers<S: Simd>(_: S) -> usize {
+        S::REGISTERS
+    }
+
+    #[test]
+    fn the_peak_is_the_best_window() {
+        let mut probe = Probe { isa: Isa::best(), rounds: 100, opening: 0.0, best: 0.0 };
+        let windows = [probe.flops(), probe.flops(), probe.flops()];
+        assert_eq!(probe.peak(), windows.into_iter().fold(0.0, f64::max));
+        assert!(probe.peak() > 0.0);
+    }
+}

@@ -1,0 +1,216 @@
+//! Samples that can be believed: bracketed by probes, interleaved between algorithms, dropped when the core was slow.
+
+use crate::probe::Probe;
+use std::time::{Duration, Instant};
+
+/// A probe is slow when it is more than this fraction below the run's best. A slow core is mostly at half its speed; jitter and
+/// the clock cost a window of 10 us a few per cent.
+pub const SLOW: f64 = 0.10;
+/// When fewer than this fraction of the samples survive, all of them are used and the row is flagged.
+pub const SURVIVORS: f64 = 0.20;
+/// A sample takes at least that long: short problems are run several times.
+const LEAST: Duration = Duration::from_micros(200);
+
+/// When a series is long enough.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effort {
+    /// Good samples wanted.
+    pub samples: usize,
+    /// Time after which no further sample is begun; one is always taken.
+    pub budget: Duration,
+}
+
+impl Effort {
+    /// For figures to be published.
+    pub const FULL: Self = Self { samples: 15, budget: Duration::from_millis(150) };
+    /// For a look.
+    pub const QUICK: Self = Self { samples: 5, budget: Duration::from_millis(25) };
+}
+
+/// One sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Time of one run.
+    pub seconds: f64,
+    /// FLOP/s of the slower of the two probes around it.
+    pub probe: f64,
+}
+
+/// All samples of one row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Series(pub Vec<Sample>);
+
+/// What a series says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Statistics {
+    /// Median time of one run, in seconds.
+    pub median: f64,
+    /// Least time of one run, in seconds.
+    pub min: f64,
+    /// Samples taken.
+    pub taken: usize,
+    /// Samples with a slow probe: dropped, unless the row is not `steady`.
+    pub slow: usize,
+    /// Enough samples survived. Otherwise nearly all were slow, and all were used.
+    pub steady: bool,
+}
+
+impl Series {
+    /// Samples whose probes were not slow, given the peak.
+    fn good(&self, peak: f64) -> impl Iterator<Item = f64> {
+        let least = peak * (1.0 - SLOW);
+        self.0.iter().filter(move |sample| sample.probe >= least).map(|sample| sample.seconds)
+    }
+
+    /// Drops the slow samples and takes median and minimum of the rest; nothing if there is no sample.
+    pub fn statistics(&self, peak: f64) -> Option<Statistics> {
+        let taken = self.0.len();
+        let mut times: Vec<f64> = self.good(peak).collect();
+        let slow = taken - times.len();
+        let steady = times.len() as f64 >= SURVIVORS * taken as f64;
+        if !steady {
+            times = self.0.iter().map(|sample| sample.seconds).collect();
+        }
+        let min = times.iter().copied().fold(f64::INFINITY, f64::min);
+        Some(Statistics { median: median(&mut times)?, min, taken, slow, steady })
+    }
+}
+
+/// The middle value, or the mean of the two.
+pub fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match values.len() {
+        0 => None,
+        len if len % 2 == 1 => Some(values[half]),
+        _ => Some((values[half - 1] + values[half]) / 2.0),
+    }
+}
+
+/// Samples all the runs in turn, A B C A B C ..., each until it has enough. The first run of each is not timed.
+pub fn interleave(runs: &mut [impl FnMut()], probe: &mut Probe, effort: Effort) -> Vec<Series> {
+    let batches: Vec<usize> = runs.iter_mut().map(batch).collect();
+    let mut series = vec![Series::default(); runs.len()];
+    let mut spent = vec![Duration::ZERO; runs.len()];
+    loop {
+        let mut done = true;
+        for (i, run) in runs.iter_mut().enumerate() {
+            let enough = series[i].good(probe.peak()).count() >= effort.samples || spent[i] >= effort.budget;
+            if enough && !series[i].0.is_empty() {
+                continue;
+            }
+            done = false;
+            let before = probe.flops();
+            let time = time(run, batches[i]);
+            let after = probe.flops();
+            spent[i] += time;
+            let seconds = time.as_secs_f64() / batches[i] as f64;
+            series[i].0.push(Sample { seconds, probe: before.min(after) });
+        }
+        if done {
+            return series;
+        }
+    }
+}
+
+/// How many runs make a sample.
+fn batch(run: &mut impl FnMut()) -> usize {
+    run();
+    let mut batch = 1;
+    loop {
+        let time = time(run, batch);
+        if time >= LEAST {
+            return batch;
+        }
+        batch = longer(batch, time);
+    }
+}
+
+/// A larger batch that should last long enough, given that this one lasted `time`.
+fn longer(batch: usize, time: Duration) -> usize {
+    let factor = 1.1 * LEAST.as_secs_f64() / time.as_secs_f64().max(1e-9);
+    ((batch as f64 * factor.clamp(1.0, 100.0)).ceil() as usize).max(batch + 1)
+}
+
+fn time(run: &mut impl FnMut(), batch: usize) -> Duration {
+    let begin = Instant::now();
+    for _ in 0..batch {
+        run();
+    }
+    begin.elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use convolve::Isa;
+    use std::cell::RefCell;
+
+    fn series(samples: &[(f64, f64)]) -> Series {
+        Series(samples.iter().map(|&(seconds, probe)| Sample { seconds, probe }).collect())
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&mut []), None);
+        assert_eq!(median(&mut [7.0]), Some(7.0));
+        assert_eq!(median(&mut [9.0, 1.0]), Some(5.0));
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&mut [4.0, 100.0, 1.0, 2.0]), Some(3.0));
+    }
+
+    #[test]
+    fn slow_samples_are_dropped() {
+        let samples = series(&[(1.0, 100.0), (9.0, 50.0), (3.0, 90.0), (8.0, 89.9), (0.5, 50.0)]);
+        let expected = Statistics { median: 2.0, min: 1.0, taken: 5, slow: 3, steady: true };
+        assert_eq!(samples.statistics(100.0), Some(expected));
+    }
+
+    #[test]
+    fn the_rule_counts_against_the_best_of_the_run() {
+        let samples = series(&[(1.0, 100.0), (2.0, 111.0)]);
+        assert_eq!(samples.statistics(111.0).unwrap().slow, 0);
+        assert_eq!(samples.statistics(112.0).unwrap().slow, 1);
+    }
+
+    #[test]
+    fn when_nearly_all_are_slow_all_are_used_and_it_is_said() {
+        let samples = series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0), (6.0, 50.0)]);
+        let expected = Statistics { median: 3.5, min: 1.0, taken: 6, slow: 5, steady: false };
+        assert_eq!(samples.statistics(100.0), Some(expected));
+        let one_in_five = series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0)]);
+        assert!(one_in_five.statistics(100.0).unwrap().steady);
+        assert!(!series(&[(1.0, 50.0)]).statistics(100.0).unwrap().steady);
+    }
+
+    #[test]
+    fn no_sample_no_statistics() {
+        assert_eq!(Series::default().statistics(1.0), None);
+    }
+
+    #[test]
+    fn a_longer_batch_is_longer_and_not_by_much() {
+        assert_eq!(longer(1, LEAST / 10), 11);
+        assert_eq!(longer(10, LEAST / 2), 22);
+        assert_eq!(longer(1, LEAST - Duration::from_nanos(1)), 2);
+        assert_eq!(longer(3, Duration::ZERO), 300);
+    }
+
+    /// Not about time: without a budget each run gets its one sample, and they take turns.
+    #[test]
+    fn runs_take_turns() {
+        let order = RefCell::new(String::new());
+        let mut runs = ["A", "B", "C"].map(|name| {
+            let order = &order;
+            move || {
+                std::thread::sleep(LEAST);
+                order.borrow_mut().push_str(name);
+            }
+        });
+        let mut probe = Probe::open(Isa::best());
+        let effort = Effort { samples: 3, budget: Duration::ZERO };
+        let series = interleave(&mut runs, &mut probe, effort);
+        assert_eq!(*order.borrow(), "AABBCCABC");
+        assert!(series.iter().all(|series| series.0.len() == 1));
+    }
+}
