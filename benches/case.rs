@@ -2,8 +2,8 @@
 
 use convolve::registry::Registered;
 use convolve::{
-    BackwardData, BackwardWeights, Conv2d, Epilogue, Error, Forward, Geometry, Par, Pass, Plan, Planner, Update, Verdict,
-    Workspace,
+    BackwardData, BackwardWeights, Conv2d, Epilogue, Error, Forward, Geometry, Par, Pass, Plan, Planner,
+    Update, Verdict, Workspace,
 };
 
 /// A pass as a value.
@@ -93,7 +93,8 @@ impl Operands {
     /// A problem that makes no sense, or no memory.
     pub fn new(conv: Conv2d) -> Result<Self, Error> {
         let geometry = conv.geometry()?;
-        let [src, weights, dst] = [geometry.src_len(), geometry.weights_len(), geometry.dst_len()].map(numbers);
+        let [src, weights, dst] =
+            [geometry.src_len(), geometry.weights_len(), geometry.dst_len()].map(numbers);
         Ok(Self { geometry, src: src?, weights: weights?, dst: dst? })
     }
 }
@@ -117,13 +118,21 @@ pub struct Case<'a> {
 }
 
 trait Runner: Registered + Sized {
-    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Box<dyn FnMut() + 'a>, Error>;
+    fn runner<'a>(
+        plan: Plan<Self>,
+        operands: &'a Operands,
+        par: Par<'a>,
+    ) -> Result<Box<dyn FnMut() + 'a>, Error>;
 }
 
 const CHECKED: &str = "every length was taken from the plan";
 
 impl Runner for Forward {
-    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Box<dyn FnMut() + 'a>, Error> {
+    fn runner<'a>(
+        plan: Plan<Self>,
+        operands: &'a Operands,
+        par: Par<'a>,
+    ) -> Result<Box<dyn FnMut() + 'a>, Error> {
         let Operands { geometry, src, weights, .. } = operands;
         let (weights, mut workspace) = (plan.pack(weights)?, plan.workspace()?);
         let mut dst = Workspace::new(geometry.dst_len())?;
@@ -134,7 +143,11 @@ impl Runner for Forward {
 }
 
 impl Runner for BackwardData {
-    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Box<dyn FnMut() + 'a>, Error> {
+    fn runner<'a>(
+        plan: Plan<Self>,
+        operands: &'a Operands,
+        par: Par<'a>,
+    ) -> Result<Box<dyn FnMut() + 'a>, Error> {
         let Operands { geometry, weights, dst, .. } = operands;
         let (weights, mut workspace) = (plan.pack(weights)?, plan.workspace()?);
         let mut diff_src = Workspace::new(geometry.src_len())?;
@@ -145,7 +158,11 @@ impl Runner for BackwardData {
 }
 
 impl Runner for BackwardWeights {
-    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Box<dyn FnMut() + 'a>, Error> {
+    fn runner<'a>(
+        plan: Plan<Self>,
+        operands: &'a Operands,
+        par: Par<'a>,
+    ) -> Result<Box<dyn FnMut() + 'a>, Error> {
         let Operands { geometry, src, dst, .. } = operands;
         let mut workspace = plan.workspace()?;
         let mut diff_weights = Workspace::new(geometry.weights_len())?;

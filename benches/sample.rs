@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn when_nearly_all_are_slow_all_are_used_and_it_is_said() {
-        let samples = series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0), (6.0, 50.0)]);
+        let samples =
+            series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0), (6.0, 50.0)]);
         let expected = Statistics { median: 3.5, min: 1.0, taken: 6, slow: 5, steady: false };
         assert_eq!(samples.statistics(100.0), Some(expected));
         let one_in_five = series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0)]);

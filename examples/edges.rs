@@ -12,13 +12,16 @@
 mod sheet;
 
 use clap::Parser;
-use convolve::{Conv2d, Epilogue, Error, Forward, Layout, Padding, Planner, forward};
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader};
-use std::fmt::Write as _;
-use std::io::Cursor;
+use convolve::{Conv2d, Epilogue, Forward, Layout, Padding, Planner, forward};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// What went wrong is one sentence for a person.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Nine weights, row by row.
 type Filter = [[f32; 3]; 3];
@@ -87,38 +90,43 @@ const GREY_FILTERS: [(&str, [Filter; 1]); 6] = [
 const COLOUR_FILTERS: [(&str, [Filter; 3]); 2] =
     [("vertical, red only", [VERTICAL, BLIND, BLIND]), ("vertical, rgb", [VERTICAL, VERTICAL, VERTICAL])];
 
-/// A filter's answer for every pixel, and its gain: the answer to a step of one grey level.
-struct Response {
-    name: String,
-    gain: f32,
-    values: Vec<f32>,
-}
+/// Brightness of the edge pictures. `|response| / gain` is the height of a step in grey levels, whatever the filter; it is
+/// shown this many times as bright, so pictures can be compared, and a step of 128 grey levels is white.
+const BRIGHTNESS: f32 = 2.0;
 
-/// Brightness of the edge pictures. `|response| / gain` is the height of the step in grey levels, whatever the filter; it is shown
-/// this many times as bright, so that a step of 85 grey levels is white.
-const BRIGHTNESS: f32 = 3.0;
+const HOW_TO_READ: &str = "\
+Brightness is 2 x |response| / (sum of the filter's positive weights), that is 2 x the step in grey levels:
+the same for all filters, so pictures can be compared. The sign, the direction of the edge, is not shown.
+The outermost pixels are not to be trusted: the picture is padded with nothing (`Padding::Same`), which
+looks like black, so a bright border seems to be an edge.
+";
 
-/// Beyond this many pixels a picture is refused: its responses would take several GiB.
+/// A picture with more pixels is refused: the responses alone would take several GiB.
 const MOST_PIXELS: u64 = 40_000_000;
 
+/// A convolution is run so many times, and the fastest is reported: the first call wakes the threads.
+const CALLS: u32 = 5;
+
+/// See data/README.md.
 const EMBEDDED: &[u8] = include_bytes!("data/astronaut.jpg");
 
-/// Finds the edges of a photograph with the filters of the lecture.
+/// Finds the edges of a photograph with the filters of the first lecture on convolutions.
 #[derive(Parser)]
 struct Args {
     /// A PNG or JPEG file [default: an embedded photograph]
     photo: Option<PathBuf>,
-    /// Where the pictures go; made if it is not there
+    /// Where the pictures go; it is made if it is not there
     #[arg(long, value_name = "DIR", default_value = "out/edges")]
     out: PathBuf,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match lecture().map_err(|error| error.to_string()).and_then(|toy| {
-        print!("{toy}");
-        find_edges(args.photo.as_deref(), &args.out)
-    }) {
+    let Args { photo, out } = Args::parse();
+    let report = lecture().and_then(|lecture| {
+        print!("{lecture}");
+        find_edges(photo.as_deref(), &out)
+    });
+    match report {
         Ok(report) => {
             print!("{report}");
             ExitCode::SUCCESS
@@ -130,23 +138,178 @@ fn main() -> ExitCode {
     }
 }
 
-/// The 6x6 picture of the lecture, and its mirror image, under the vertical filter.
-fn lecture() -> Result<String, Error> {
-    let mut text = String::from("The 6x6 picture of the lecture * the vertical filter 1 0 -1, without padding: 4x4\n\n");
-    for (title, row) in [
-        ("light to dark", [10, 10, 10, 0, 0, 0]), //
-        ("dark to light", [0, 0, 0, 10, 10, 10]),
-    ] {
-        let conv = Conv2d::new(1, 1, 3).input([6, 6]).padding(Padding::Valid);
-        let (_, responses) = apply(conv, &[row; 6].concat(), &[("", [VERTICAL])])?;
-        let answer = responses[0].values.chunks(4);
-        let filter = ["", "", " *   1  0 -1", " *   1  0 -1", " *   1  0 -1"];
-        writeln!(text, "  {title}").expect("a String takes all");
-        for line in 0..6 {
-            write!(text, "  {}", row.map(|x| format!("{x:>4}")).concat()).expect("a String takes all");
-            let _ = (line, &filter, &answer);
-            text.push('\n');
+/// One convolution of a picture with several filters.
+struct Answer {
+    conv: Conv2d,
+    /// Of one call: planning, packing the weights, convolving.
+    time: Duration,
+    responses: Vec<Response>,
+}
+
+/// What one filter says about every pixel.
+struct Response {
+    name: String,
+    /// The response to a step of one grey level: the sum of the filter's positive weights.
+    gain: f32,
+    values: Vec<f32>,
+}
+
+/// All filters in one convolution. The pixels lie as in a photograph, the channels of a pixel side by side: NHWC.
+fn apply<const CHANNELS: usize>(
+    pixels: &[u8],
+    [height, width]: [usize; 2],
+    padding: Padding,
+    filters: &[(&str, [Filter; CHANNELS])],
+) -> Result<Answer> {
+    let conv =
+        Conv2d::new(CHANNELS, filters.len(), 3).input([height, width]).padding(padding).layout(Layout::Nhwc);
+    let src: Vec<f32> = pixels.iter().copied().map(f32::from).collect();
+    let weights: Vec<f32> =
+        filters.iter().flat_map(|(_, filter)| filter).flatten().flatten().copied().collect();
+    let mut dst = vec![0.0; conv.geometry()?.dst_len()];
+
+    let mut time = Duration::MAX;
+    for _ in 0..CALLS {
+        let start = Instant::now();
+        forward(conv, &src, &weights, &mut dst, Epilogue::NONE)?;
+        time = time.min(start.elapsed());
+    }
+
+    // The output is NHWC too: every n-th number belongs to the same filter.
+    let respond = |(n, (name, filter)): (usize, &(&str, [Filter; CHANNELS]))| Response {
+        name: name.to_string(),
+        gain: filter.iter().flatten().flatten().filter(|&&weight| weight > 0.0).sum(),
+        values: dst.iter().skip(n).step_by(filters.len()).copied().collect(),
+    };
+    Ok(Answer { conv, time, responses: filters.iter().enumerate().map(respond).collect() })
+}
+
+/// The strength of an edge in any direction: sqrt(vertical^2 + horizontal^2). Not linear, so it is no convolution itself.
+fn magnitude(vertical: &Response, horizontal: &Response) -> Response {
+    Response {
+        name: vertical.name.replace("vertical", "magnitude"),
+        gain: vertical.gain,
+        values: vertical.values.iter().zip(&horizontal.values).map(|(v, h)| v.hypot(*h)).collect(),
+    }
+}
+
+impl Response {
+    /// The response as a grey picture: without its sign, black where there is no edge.
+    fn picture(&self, [height, width]: [usize; 2]) -> GrayImage {
+        let bytes = self.values.iter().map(|x| (BRIGHTNESS * x.abs() / self.gain) as u8).collect();
+        GrayImage::from_raw(width as u32, height as u32, bytes).expect("one value per pixel")
+    }
+}
+
+/// The 6x6 picture of the lecture under the vertical filter, and its mirror image.
+fn lecture() -> Result<String> {
+    let lines = |matrix: &[f32], width: usize| -> Vec<String> {
+        matrix.chunks(width).map(|row| row.iter().map(|x| format!("{x:4}")).collect()).collect()
+    };
+    let mut text = String::from("The lecture's 6x6 picture * its vertical 3x3 filter = 4x4 (no padding)\n");
+    for (title, row) in [("light to dark", [10, 10, 10, 0, 0, 0]), ("dark to light", [0, 0, 0, 10, 10, 10])] {
+        let picture = [row; 6].concat();
+        let answer = apply(&picture, [6, 6], Padding::Valid, &[("vertical", [VERTICAL])])?;
+        let picture: Vec<f32> = picture.into_iter().map(f32::from).collect();
+        let blocks =
+            [lines(&picture, 6), lines(VERTICAL.as_flattened(), 3), lines(&answer.responses[0].values, 4)];
+        text += &format!("\n  {title}\n");
+        for i in 0..6 {
+            let [picture, filter, answer] =
+                blocks.each_ref().map(|block| block.get(i).map_or("", String::as_str));
+            text += format!("{picture:24}    {filter:12}    {answer}").trim_end();
+            text += "\n";
         }
     }
-    Ok(text)
+    Ok(text + "\nThe sign is the direction of the edge: light to dark is +30, dark to light is -30.\n\n")
 }
+
+/// Everything for one photograph: convolves, writes the files, and reports.
+fn find_edges(path: Option<&Path>, out: &Path) -> Result<String> {
+    let name = path.map_or("the embedded photograph".into(), |path| path.display().to_string());
+    let photo = match path {
+        None => decode(Cursor::new(EMBEDDED), &name)?,
+        Some(path) => {
+            let file = File::open(path).map_err(|error| format!("cannot open {name}: {error}"))?;
+            decode(BufReader::new(file), &name)?
+        }
+    };
+    fs::create_dir_all(out).map_err(|error| format!("cannot make the folder {}: {error}", out.display()))?;
+
+    let size = [photo.height() as usize, photo.width() as usize];
+    let grey = apply(&photo.to_luma8(), size, Padding::Same, &GREY_FILTERS)?;
+    let colour = apply(&photo.to_rgb8(), size, Padding::Same, &COLOUR_FILTERS)?;
+
+    let mut report = format!("{name}: {} x {} pixels\n", photo.width(), photo.height());
+    for (title, Answer { conv, time, .. }) in [("grey", &grey), ("colour", &colour)] {
+        let (channels, filters) = (conv.in_channels, conv.out_channels);
+        let ms = time.as_secs_f64() * 1e3;
+        report += &format!(
+            "\n{title}: {channels} -> {filters} channels in {ms:.2} ms, planning and packing included\n"
+        );
+        report += &Planner::new().explain::<Forward>(*conv)?.to_string();
+    }
+
+    // After the photograph, in rows of four: vertical and horizontal edges, both, and something in colour.
+    let mut colours = colour.responses.into_iter();
+    let mut responses = Vec::new();
+    let mut pairs = grey.responses.into_iter();
+    while let (Some(vertical), Some(horizontal)) = (pairs.next(), pairs.next()) {
+        let both = magnitude(&vertical, &horizontal);
+        responses.extend([vertical, horizontal, both]);
+        responses.extend(colours.next());
+    }
+
+    let mut cells = vec![("photograph".to_string(), sheet::fit(&photo))];
+    for response in responses {
+        let picture = response.picture(size).into();
+        save(&picture, &out.join(response.name.replace(',', "").replace(' ', "-") + ".png"))?;
+        cells.push((response.name, sheet::fit(&picture)));
+    }
+    let file = out.join("contact-sheet.png");
+    save(&sheet::contact_sheet(&cells, 4).into(), &file)?;
+
+    let names: Vec<_> = cells.iter().map(|(name, _)| name.as_str()).collect();
+    report += &format!("\n{}: {}\n", file.display(), names.join("; "));
+    report += &format!(
+        "Each filter also has a file of its own beside it, such as {}.\n\n",
+        out.join("vertical.png").display()
+    );
+    Ok(report + HOW_TO_READ)
+}
+
+fn save(picture: &DynamicImage, file: &Path) -> Result<()> {
+    Ok(picture.save(file).map_err(|error| format!("cannot write {}: {error}", file.display()))?)
+}
+
+/// Reads a PNG or JPEG, and turns it upright as the camera noted.
+fn decode(source: impl BufRead + Seek, name: &str) -> Result<DynamicImage> {
+    let not_a_picture = |error| format!("{name} cannot be read as a PNG or JPEG picture: {error}");
+    let reader =
+        ImageReader::new(source).with_guessed_format().map_err(|error| not_a_picture(error.into()))?;
+    let mut decoder = reader.into_decoder().map_err(not_a_picture)?;
+    let (width, height) = decoder.dimensions();
+    check_size(name, width, height)?;
+    let orientation = decoder.orientation().map_err(not_a_picture)?;
+    let mut photo = DynamicImage::from_decoder(decoder).map_err(not_a_picture)?;
+    photo.apply_orientation(orientation);
+    Ok(photo)
+}
+
+fn check_size(name: &str, width: u32, height: u32) -> Result<()> {
+    let pixels = u64::from(width) * u64::from(height);
+    if width < 3 || height < 3 {
+        return Err(format!("{name} has {width} x {height} pixels; a 3x3 filter needs at least 3 x 3").into());
+    }
+    if pixels > MOST_PIXELS {
+        let most = MOST_PIXELS / 1_000_000;
+        return Err(
+            format!("{name} has {width} x {height} pixels; more than {most} million are too many").into()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "edges_tests.rs"]
+mod tests;

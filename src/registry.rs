@@ -29,6 +29,6 @@ impl Registered for BackwardData {
 
 impl Registered for BackwardWeights {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[]
+        &[&convolve_direct::Direct]
     }
 }

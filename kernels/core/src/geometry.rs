@@ -289,15 +289,21 @@ impl Geometry {
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
     pub fn check(&self, operand: Operand, name: &'static str, got: usize) -> Result<(), Error> {
-        let (expected, shape) = match operand {
-            Operand::Src => (self.lens[0], format!("{:?} {}", self.src_shape(), self.conv.layout)),
-            Operand::Weights => (self.lens[1], format!("{:?} {}", self.weights_shape(), self.conv.weight_layout)),
-            Operand::Dst => (self.lens[2], format!("{:?} {}", self.dst_shape(), self.conv.layout)),
-            Operand::Bias => (self.conv.out_channels, format!("[{}], one per output channel,", self.conv.out_channels)),
+        let expected = match operand {
+            Operand::Src => self.lens[0],
+            Operand::Weights => self.lens[1],
+            Operand::Dst => self.lens[2],
+            Operand::Bias => self.conv.out_channels,
         };
         if got == expected {
             return Ok(());
         }
+        let shape = match operand {
+            Operand::Src => format!("{:?} {}", self.src_shape(), self.conv.layout),
+            Operand::Weights => format!("{:?} {}", self.weights_shape(), self.conv.weight_layout),
+            Operand::Dst => format!("{:?} {}", self.dst_shape(), self.conv.layout),
+            Operand::Bias => format!("[{}], one per output channel,", self.conv.out_channels),
+        };
         Err(Error::Length { operand: name, shape, expected, got, hint: self.hint(operand, got) })
     }
 

@@ -148,6 +148,23 @@ impl AxisPhase {
         at_or_after(0).min(end)..end
     }
 
+    /// Positions at which tap `t` is inside the input.
+    ///
+    /// ```
+    /// use convolve_core::Conv2d;
+    /// let phase = Conv2d::new(1, 1, 3).input(6).padding(1).geometry()?.forward();
+    /// assert_eq!([0, 1, 2].map(|t| phase.axes[0].positions_of(t)), [1..6, 0..6, 0..5]);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn positions_of(&self, t: usize) -> Range<usize> {
+        let d = self.taps.d(t);
+        let at_or_after = |pixel: isize| {
+            if pixel <= d { 0 } else { ((pixel - d) as usize).div_ceil(self.advance).min(self.count) }
+        };
+        let end = at_or_after(self.size as isize);
+        at_or_after(0).min(end)..end
+    }
+
     /// Cuts `positions` into runs that share their valid taps; in order, without gaps.
     ///
     /// ```

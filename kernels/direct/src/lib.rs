@@ -3,11 +3,13 @@
 //!
 //! | pass | file | right operand | left operand |
 //! |---|---|---|---|
-//! | forward | [`phase`](crate) | weights, packed by tap | pixels of `src` |
+//! | forward | `phase` | weights, packed by tap | pixels of `src` |
 //! | backward-data | the same, per phase | weights, transposed | pixels of `diff_dst` |
+//! | backward-weights | `backward_weights` | pixels of `src`, packed by chunk | pixels of `diff_dst` |
 #![forbid(unsafe_code)]
 
 mod backward_data;
+mod backward_weights;
 mod forward;
 mod phase;
 

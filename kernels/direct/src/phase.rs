@@ -103,7 +103,7 @@ impl PhaseRunner {
             Direction::BackwardData => (dst, src, geometry.backward_data().collect()),
         };
         let kernel = ukernel(problem.isa, output.channels);
-        let blocks = Blocks::new(geometry, &problem.caches, &input, &output, &phases, kernel.nr());
+        let blocks = Blocks::new(geometry, &problem.caches, direction, &input, &output, kernel.nr());
         Self {
             direction,
             layout: conv.layout,
@@ -497,20 +497,29 @@ impl Blocks {
     /// The input of a task takes at most half of L2, so that a panel of weights can stay in the other half while it is swept over
     /// the pixels; but a task has some hundred pixels, so that the panel is used often enough. At least eight tasks where there
     /// is work for them, so that a few threads share it evenly.
-    fn new(geometry: &Geometry, caches: &Caches, input: &Side, output: &Side, phases: &[Phase], nr: usize) -> Self {
+    fn new(
+        geometry: &Geometry,
+        caches: &Caches,
+        direction: Direction,
+        input: &Side,
+        output: &Side,
+        nr: usize,
+    ) -> Self {
         const PIXELS: usize = 192;
         const TASKS: usize = 8;
         const MACS: u64 = 1 << 20;
         let batch = geometry.conv().batch.max(1);
         let [height, width] = output.size;
         let budget = caches.l2 / 2 / size_of::<f32>() / input.channels;
+        // Input pixels that consecutive output pixels read: with i + pad = o*stride + k*dilation for some tap k.
+        let conv = geometry.conv();
         let reach = |outputs: usize, axis: usize| {
-            let widest = phases.iter().map(|phase| {
-                let phase = phase.axes[axis];
-                let span = phase.taps.count.saturating_sub(1) * phase.taps.step_d + 1;
-                (outputs.div_ceil(phase.step) * phase.advance + span).min(phase.size)
-            });
-            widest.max().unwrap_or(0)
+            let (stride, span) = (conv.stride[axis], (conv.kernel[axis] - 1) * conv.dilation[axis]);
+            let reads = match direction {
+                Direction::Forward => (outputs - 1) * stride + span + 1,
+                Direction::BackwardData => (outputs - 1 + span) / stride + 1,
+            };
+            reads.min(input.size[axis])
         };
         let input_width = reach(width, 1);
         // Rows: as many as the budget holds; a part of a row when it does not hold one.

@@ -10,7 +10,7 @@
 //! The idea of a batch-reduce kernel that takes addresses instead of packed operands is Georganas et al., "High-Performance Deep
 //! Learning via a Single Building Block" (2019). Tile shapes follow from the registers: MR * NV accumulators + NV + 1 must fit.
 
-use convolve_core::BlockMut;
+use convolve_core::{BlockMut, LINE};
 use convolve_simd::{Avx2, Avx512, Isa, Neon, Portable, Simd, dispatch};
 
 /// Two nested loops of runs; a run is `len` consecutive steps. Offsets are in elements.
@@ -329,7 +329,8 @@ impl<S: Family> Ukernel for Tiles<S> {
     }
 }
 
-/// Whole squares of LANES x LANES by shuffles, the rest one by one.
+/// Whole squares of LANES x LANES by shuffles, the rest one by one. A cache line of columns at a time: so lines are read whole and
+/// written in order, also where a pitch is a multiple of 4 KiB and all lines of a column share one set of L1.
 #[inline(always)]
 fn transpose<S: Simd>(
     s: S,
@@ -340,9 +341,11 @@ fn transpose<S: Simd>(
     to_pitch: usize,
 ) {
     let [whole_rows, whole_columns] = [rows, columns].map(|len| len / S::LANES * S::LANES);
-    for i in (0..whole_rows).step_by(S::LANES) {
-        for j in (0..whole_columns).step_by(S::LANES) {
-            s.transpose(&from[i * pitch + j..], pitch, &mut to[j * to_pitch + i..], to_pitch);
+    for line in (0..whole_columns).step_by(LINE) {
+        for i in (0..whole_rows).step_by(S::LANES) {
+            for j in (line..whole_columns.min(line + LINE)).step_by(S::LANES) {
+                s.transpose(&from[i * pitch + j..], pitch, &mut to[j * to_pitch + i..], to_pitch);
+            }
         }
     }
     for i in 0..rows {

@@ -1,0 +1,120 @@
+//! The end of the report: how near to the peak, how good the choices, how quiet the machine.
+
+use crate::row::Row;
+use crate::sample::median;
+use crate::table;
+use core::fmt::Write;
+use std::collections::BTreeMap;
+
+/// All rows in a few lines.
+pub fn summary(rows: &[Row]) -> String {
+    let mut groups: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.chosen) {
+        groups.entry((row.layout.as_str(), row.pass)).or_default().push(row);
+    }
+    let mut out = String::new();
+    if !groups.is_empty() {
+        let mut table = table::new(&[
+            "chosen by the planner",
+            "problems",
+            "% of peak, geometric mean",
+            "median",
+            "least",
+        ]);
+        for ((layout, pass), rows) in groups {
+            let mut fractions: Vec<f64> = rows.iter().map(|row| row.peak_fraction).collect();
+            let mean = geometric_mean(&fractions);
+            let middle = median(&mut fractions).unwrap_or(f64::NAN);
+            let least = fractions.iter().copied().fold(f64::INFINITY, f64::min);
+            let mut cells = vec![format!("{layout} {pass}"), rows.len().to_string()];
+            cells.extend([mean, middle, least].map(|fraction| format!("{:.1}", 100.0 * fraction)));
+            table.add_row(cells);
+        }
+        out = format!("{table}\n\n");
+    }
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "{}", regrets(rows));
+    let _ = writeln!(out, "{}", quiet(rows));
+    out
+}
+
+fn regrets(rows: &[Row]) -> String {
+    let mut regrets: Vec<f64> = rows.iter().filter_map(|row| row.regret).collect();
+    let Some(middle) = median(&mut regrets) else {
+        return "Regret: none, as no row is of a chosen algorithm.".into();
+    };
+    let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
+    let by_regret = |a: &&Row, b: &&Row| a.regret.unwrap_or(0.0).total_cmp(&b.regret.unwrap_or(0.0));
+    let Some(worst) = rows.iter().filter(|row| row.regret.is_some()).max_by(by_regret) else {
+        unreachable!()
+    };
+    format!(
+        "Regret: median {:.1} %, mean {:.1} %, worst {:.1} % ({} {} {} by {}).",
+        100.0 * middle,
+        100.0 * mean,
+        100.0 * worst.regret.unwrap_or(0.0),
+        worst.pass,
+        worst.layout,
+        worst.name.as_ref().unwrap_or(&worst.problem),
+        worst.algorithm,
+    )
+}
+
+fn quiet(rows: &[Row]) -> String {
+    let sum = |count: fn(&Row) -> usize| rows.iter().map(count).sum::<usize>();
+    let (samples, slow) = (sum(|row| row.samples), sum(|row| row.slow));
+    let used = sum(|row| if row.steady { 0 } else { row.slow });
+    let unsteady = rows.iter().filter(|row| !row.steady).count();
+    let mut out = format!(
+        "Samples: {samples}, of which {} were dropped because a probe beside them was more than {:.0} % below the best.",
+        slow - used,
+        100.0 * crate::sample::SLOW,
+    );
+    if unsteady > 0 {
+        let _ = write!(
+            out,
+            "\nIn {unsteady} of {} rows nearly all samples were slow: all were used, and the rows are marked with ~. \
+             Do not rely on them.",
+            rows.len()
+        );
+    }
+    out
+}
+
+fn geometric_mean(values: &[f64]) -> f64 {
+    (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::tests::row;
+
+    #[test]
+    fn means() {
+        assert!((geometric_mean(&[0.5, 2.0, 8.0]) - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn it_counts() {
+        let mut rows = [row("a", true, 0.5), row("b", false, 0.25), row("c", false, 1.0)];
+        crate::row::regret(&mut rows);
+        rows[2].steady = false;
+        let text = summary(&rows);
+        for part in [
+            "| NCHW fwd",
+            " 20.0 |",
+            "Regret: median 100.0 %, mean 100.0 %, worst 100.0 % (fwd NCHW mb1ic1",
+            "by a)",
+            "Samples: 21, of which 2 were dropped",
+            "In 1 of 3 rows",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn no_rows_no_panic() {
+        assert!(summary(&[]).starts_with("Regret: none"));
+    }
+}
