@@ -31,8 +31,8 @@ pub struct Row {
     pub median_s: f64,
     /// Least time of a run in seconds.
     pub min_s: f64,
-    /// 1e9 floating-point operations per second in the median run; a multiplication and an addition per tap and output,
-    /// however the algorithm computes.
+    /// 1e9 floating-point operations per second in the median run: a multiplication and an addition per tap and output, also
+    /// for taps in the padding, however the algorithm computes.
     pub gflops: f64,
     /// `gflops` over what `threads` times the peak of one core would be.
     pub peak_fraction: f64,

@@ -22,7 +22,7 @@ pub struct Effort {
 
 impl Effort {
     /// For figures to be published.
-    pub const FULL: Self = Self { samples: 15, budget: Duration::from_millis(150) };
+    pub const FULL: Self = Self { samples: 21, budget: Duration::from_millis(300) };
     /// For a look.
     pub const QUICK: Self = Self { samples: 5, budget: Duration::from_millis(25) };
 }

@@ -9,13 +9,15 @@
 //! pixel of the answer. Where the picture is flat the sum is 0; where it changes, the way the filter looks, it is large.
 //! Several filters at once are one convolution with several output channels.
 
+#[path = "edges/files.rs"]
+mod files;
+#[path = "edges/sheet.rs"]
 mod sheet;
 
 use clap::Parser;
 use convolve::{Conv2d, Epilogue, Forward, Layout, Padding, Planner, forward};
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader};
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Cursor, Seek};
+use image::GrayImage;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -101,14 +103,8 @@ The outermost pixels are not to be trusted: the picture is padded with nothing (
 looks like black, so a bright border seems to be an edge.
 ";
 
-/// A picture with more pixels is refused: the responses alone would take several GiB.
-const MOST_PIXELS: u64 = 40_000_000;
-
 /// A convolution is run so many times, and the fastest is reported: the first call wakes the threads.
 const CALLS: u32 = 5;
-
-/// See data/README.md.
-const EMBEDDED: &[u8] = include_bytes!("data/astronaut.jpg");
 
 /// Finds the edges of a photograph with the filters of the first lecture on convolutions.
 #[derive(Parser)]
@@ -123,12 +119,12 @@ struct Args {
 fn main() -> ExitCode {
     let Args { photo, out } = Args::parse();
     let report = lecture().and_then(|lecture| {
-        print!("{lecture}");
+        show(&lecture);
         find_edges(photo.as_deref(), &out)
     });
     match report {
         Ok(report) => {
-            print!("{report}");
+            show(&report);
             ExitCode::SUCCESS
         }
         Err(sentence) => {
@@ -136,6 +132,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// On the terminal, or through a pipe, whose reader may have seen enough and closed it.
+fn show(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// One convolution of a picture with several filters.
@@ -227,14 +228,8 @@ fn lecture() -> Result<String> {
 /// Everything for one photograph: convolves, writes the files, and reports.
 fn find_edges(path: Option<&Path>, out: &Path) -> Result<String> {
     let name = path.map_or("the embedded photograph".into(), |path| path.display().to_string());
-    let photo = match path {
-        None => decode(Cursor::new(EMBEDDED), &name)?,
-        Some(path) => {
-            let file = File::open(path).map_err(|error| format!("cannot open {name}: {error}"))?;
-            decode(BufReader::new(file), &name)?
-        }
-    };
-    fs::create_dir_all(out).map_err(|error| format!("cannot make the folder {}: {error}", out.display()))?;
+    let photo = path.map_or_else(files::embedded, files::open)?;
+    files::make_folder(out)?;
 
     let size = [photo.height() as usize, photo.width() as usize];
     let grey = apply(&photo.to_luma8(), size, Padding::Same, &GREY_FILTERS)?;
@@ -245,7 +240,7 @@ fn find_edges(path: Option<&Path>, out: &Path) -> Result<String> {
         let (channels, filters) = (conv.in_channels, conv.out_channels);
         let ms = time.as_secs_f64() * 1e3;
         report += &format!(
-            "\n{title}: {channels} -> {filters} channels in {ms:.2} ms, planning and packing included\n"
+            "\n{title}: {channels} -> {filters} channels in {ms:.2} ms, with planning and packing\n"
         );
         report += &Planner::new().explain::<Forward>(*conv)?.to_string();
     }
@@ -263,53 +258,18 @@ fn find_edges(path: Option<&Path>, out: &Path) -> Result<String> {
     let mut cells = vec![("photograph".to_string(), sheet::fit(&photo))];
     for response in responses {
         let picture = response.picture(size).into();
-        save(&picture, &out.join(response.name.replace(',', "").replace(' ', "-") + ".png"))?;
+        files::save(&picture, &out.join(response.name.replace(',', "").replace(' ', "-") + ".png"))?;
         cells.push((response.name, sheet::fit(&picture)));
     }
     let file = out.join("contact-sheet.png");
-    save(&sheet::contact_sheet(&cells, 4).into(), &file)?;
+    files::save(&sheet::contact_sheet(&cells, 4).into(), &file)?;
 
-    let names: Vec<_> = cells.iter().map(|(name, _)| name.as_str()).collect();
-    report += &format!("\n{}: {}\n", file.display(), names.join("; "));
-    report += &format!(
-        "Each filter also has a file of its own beside it, such as {}.\n\n",
-        out.join("vertical.png").display()
-    );
+    let count = cells.len() - 1;
+    report +=
+        &format!("\n{count} pictures are in {}, all together in {}.\n\n", out.display(), file.display());
     Ok(report + HOW_TO_READ)
 }
 
-fn save(picture: &DynamicImage, file: &Path) -> Result<()> {
-    Ok(picture.save(file).map_err(|error| format!("cannot write {}: {error}", file.display()))?)
-}
-
-/// Reads a PNG or JPEG, and turns it upright as the camera noted.
-fn decode(source: impl BufRead + Seek, name: &str) -> Result<DynamicImage> {
-    let not_a_picture = |error| format!("{name} cannot be read as a PNG or JPEG picture: {error}");
-    let reader =
-        ImageReader::new(source).with_guessed_format().map_err(|error| not_a_picture(error.into()))?;
-    let mut decoder = reader.into_decoder().map_err(not_a_picture)?;
-    let (width, height) = decoder.dimensions();
-    check_size(name, width, height)?;
-    let orientation = decoder.orientation().map_err(not_a_picture)?;
-    let mut photo = DynamicImage::from_decoder(decoder).map_err(not_a_picture)?;
-    photo.apply_orientation(orientation);
-    Ok(photo)
-}
-
-fn check_size(name: &str, width: u32, height: u32) -> Result<()> {
-    let pixels = u64::from(width) * u64::from(height);
-    if width < 3 || height < 3 {
-        return Err(format!("{name} has {width} x {height} pixels; a 3x3 filter needs at least 3 x 3").into());
-    }
-    if pixels > MOST_PIXELS {
-        let most = MOST_PIXELS / 1_000_000;
-        return Err(
-            format!("{name} has {width} x {height} pixels; more than {most} million are too many").into()
-        );
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-#[path = "edges_tests.rs"]
+#[path = "edges/tests.rs"]
 mod tests;

@@ -17,13 +17,13 @@ pub trait Registered: Pass {
 
 impl Registered for Forward {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct]
+        &[&convolve_direct::Direct, &convolve_im2col::Im2col]
     }
 }
 
 impl Registered for BackwardData {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct]
+        &[&convolve_direct::Direct, &convolve_im2col::Im2col]
     }
 }
 

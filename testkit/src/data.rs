@@ -170,7 +170,7 @@ mod tests {
         {
             let conv: Conv2d = text.parse().unwrap();
             for (direction, fill) in Direction::ALL.into_iter().flat_map(|d| Fill::ALL.map(|f| (d, f))) {
-                let [left, right] = fill.integers(&conv, direction, 1).map(|x| x.iter().map(|x| x.abs()).collect());
+                let [left, right] = fill.integers(&conv, direction, 1).map(|x| x.iter().map(|x| x.abs()).collect::<Vec<_>>());
                 let absolute: Vec<i64> = reference::reference::<i64>(&conv, direction, &left, &right);
                 let greatest = absolute.into_iter().max().unwrap();
                 assert!(greatest as u64 + EXTRA <= EXACT, "{text} {direction} {fill:?}: {greatest}");

@@ -11,9 +11,14 @@ pub const WORK: u64 = 1 << 18;
 /// Most elements of a tensor.
 const ELEMENTS: usize = 1 << 16;
 
-/// Every tile shape `[MR, NR]` of every instruction set of this CPU.
+/// Every tile shape `[MR, NR]` of an instruction set: the kernels' own table, so that tests follow when it is tuned.
+pub fn tiles_of(isa: Isa) -> Vec<[usize; 2]> {
+    convolve_gemm::tiles(isa)
+}
+
+/// Every tile shape of every instruction set of this CPU.
 pub fn tiles() -> Vec<[usize; 2]> {
-    let mut tiles: Vec<_> = Isa::available().iter().flat_map(|&isa| convolve_gemm::tiles(isa)).collect();
+    let mut tiles: Vec<_> = Isa::available().iter().flat_map(|&isa| tiles_of(isa)).collect();
     tiles.sort_unstable();
     tiles.dedup();
     tiles

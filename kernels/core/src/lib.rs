@@ -13,9 +13,11 @@ pub mod definition;
 mod epilogue;
 mod error;
 mod geometry;
+mod gradient;
 mod par;
 mod pass;
 pub mod phase;
+mod phased;
 mod problem;
 mod workspace;
 
@@ -26,9 +28,11 @@ pub use conv2d::{Conv2d, Layout, Padding, Pair, WeightLayout};
 pub use epilogue::{Activation, Epilogue};
 pub use error::Error;
 pub use geometry::{Geometry, Operand, Strides, WeightStrides};
+pub use gradient::{WeightSums, WeightTask};
 pub use par::Par;
 pub use pass::{
     BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Forward, ForwardArgs, Pass, Update,
 };
+pub use phased::{Direction, Finish, Phased, Side, Sides};
 pub use problem::{NamedProblem, problems};
 pub use workspace::{LINE, Workspace, lines};

@@ -19,8 +19,8 @@
 use crate::Direct;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
-    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Caches, Cut, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Unsupported, Update, WeightLayout, lines,
+    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Caches, Estimate, Execute, Geometry, Layout, Par, Problem,
+    Unsupported, WeightSums, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -111,43 +111,35 @@ impl Runner {
         if self.geometry.output()[1] == 1 { 1 } else { self.geometry.conv().stride[1] }
     }
 
-    /// One box of the gradient, in the order of the weights.
-    fn task(
-        &self,
-        args: (&[f32], &[f32], Update),
-        oc: Range<usize>,
-        ic: Range<usize>,
-        piece: &mut BlockMut<'_, f32>,
-        lane: &mut [f32],
-    ) {
-        let (src, diff_dst, update) = args;
-        let nr = self.kernel.nr();
+    /// The sums of one box of the gradient.
+    fn task(&self, src: &[f32], diff_dst: &[f32], task: &WeightTask, lane: &mut [f32]) -> WeightSums {
+        let WeightTask { oc, ic } = task;
+        let (nr, taps) = (self.kernel.nr(), self.geometry.taps());
         let sizes = self.lane();
         let (accumulators, lane) = lane.split_at_mut(sizes.accumulators);
         let (panels, transposed) = lane.split_at_mut(sizes.panels);
         let count = ic.len().div_ceil(nr);
-        let accumulators = &mut accumulators[..self.geometry.taps() * count * oc.len() * nr];
+        let accumulators = &mut accumulators[..taps * count * oc.len() * nr];
         accumulators.fill(0.0);
+        let mut sums = BlockMut::new(accumulators, [taps * count, oc.len(), nr]);
         for chunk in self.chunks() {
             let panels = &mut panels[..self.panel_len(&chunk) * count];
-            self.pack_src(src, &chunk, oc.start / self.geometry.group_out(), &ic, panels);
-            let mut sums = BlockMut::new(accumulators, [self.geometry.taps() * count, oc.len(), nr]);
+            self.pack_src(src, &chunk, oc.start / self.geometry.group_out(), ic, panels);
             match self.geometry.conv().layout {
                 Layout::Nhwc => {
                     let strides = self.geometry.dst();
                     let steps = [strides.image, strides.row, strides.column];
-                    let origin = chunk.images.start * strides.image
-                        + chunk.outputs[0].start * strides.row
-                        + chunk.outputs[1].start * strides.column;
+                    let first = [chunk.images.start, chunk.outputs[0].start, chunk.outputs[1].start];
+                    let origin: usize = first.iter().zip(steps).map(|(at, step)| at * step).sum();
                     self.reduce(&chunk, panels, &diff_dst[origin + oc.start..], steps, &mut sums);
                 }
                 Layout::Nchw => {
-                    let steps = self.transpose_diff_dst(diff_dst, &chunk, &oc, transposed);
+                    let steps = self.transpose_diff_dst(diff_dst, &chunk, oc, transposed);
                     self.reduce(&chunk, panels, transposed, steps, &mut sums);
                 }
             }
         }
-        self.deliver(accumulators, oc.len(), ic.len(), update, piece);
+        WeightSums { sums: 0..taps * count * oc.len() * nr, nr }
     }
 
     /// The chunks, in the order of the sum.
@@ -286,29 +278,6 @@ impl Runner {
         }
     }
 
-    /// Writes the accumulators in the order of the weights.
-    fn deliver(&self, sums: &[f32], oc: usize, ic: usize, update: Update, piece: &mut BlockMut<'_, f32>) {
-        let (nr, taps) = (self.kernel.nr(), self.geometry.taps());
-        let panels = ic.div_ceil(nr);
-        let sum = |o: usize, i: usize, tap: usize| sums[((tap * panels + i / nr) * oc + o) * nr + i % nr];
-        let extent = piece.extent();
-        for i in 0..extent[0] {
-            for j in 0..extent[1] {
-                for (k, to) in piece.row(i, j).iter_mut().enumerate() {
-                    let value = match self.geometry.conv().weight_layout {
-                        WeightLayout::Oihw => sum(i, j, k),
-                        WeightLayout::Ohwi => sum(i, k, j),
-                        WeightLayout::Hwio => sum(k, j, i),
-                    };
-                    *to = match update {
-                        Update::Overwrite => value,
-                        Update::Accumulate => *to + value,
-                    };
-                }
-            }
-        }
-    }
-
     /// Cycles of the multiply-adds by tile efficiency, plus calls, runs, packing and delivery, at 3.5 GHz.
     fn nanoseconds(&self, problem: &Problem) -> f64 {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
@@ -340,24 +309,9 @@ impl Execute<BackwardWeights> for Runner {
 
     fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
         let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
-        let conv = self.geometry.conv();
-        let (ic, taps) = (self.geometry.group_in(), self.geometry.taps());
-        let oc_cut = Cut { unit: self.geometry.group_out(), block: self.blocks.oc };
-        let ic_cut = Cut { unit: ic, block: self.blocks.ic };
-        let (extent, cuts) = match conv.weight_layout {
-            WeightLayout::Oihw => ([conv.out_channels, ic, taps], [oc_cut, ic_cut, Cut::whole(taps)]),
-            WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [oc_cut, Cut::whole(taps), ic_cut]),
-            WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), ic_cut, oc_cut]),
-        };
-        let gradient = BlockMut::new(diff_weights, extent);
-        gradient.for_each_piece(cuts, par, workspace, self.lane_len(), &|[a, b, c], mut piece, lane| {
-            let (oc, ic) = match conv.weight_layout {
-                WeightLayout::Oihw => (a, b),
-                WeightLayout::Ohwi => (a, c),
-                WeightLayout::Hwio => (c, b),
-            };
-            self.task((src, diff_dst, update), oc, ic, &mut piece, lane);
-        });
+        let (block, lane_len) = ([self.blocks.oc, self.blocks.ic], self.lane_len());
+        let reduce = |task: &WeightTask, lane: &mut [f32]| self.task(src, diff_dst, task, lane);
+        WeightSums::for_each_task(&self.geometry, block, diff_weights, update, par, workspace, lane_len, &reduce);
     }
 }
 

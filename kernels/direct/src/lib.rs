@@ -1,17 +1,18 @@
 //! Direct convolution: the image is read where it lies. The algorithm that refuses nothing: every stride, dilation, padding, group
 //! count and layout, in all three passes.
 //!
-//! | pass | file | right operand | left operand |
+//! | pass | file | right operand (vectors) | left operand (broadcast) |
 //! |---|---|---|---|
 //! | forward | `phase` | weights, packed by tap | pixels of `src` |
-//! | backward-data | the same, per phase | weights, transposed | pixels of `diff_dst` |
+//! | backward-data | `phase` | weights, transposed, by phase and tap | pixels of `diff_dst` |
 //! | backward-weights | `backward_weights` | pixels of `src`, packed by chunk | pixels of `diff_dst` |
 #![forbid(unsafe_code)]
 
-mod backward_data;
 mod backward_weights;
-mod forward;
 mod phase;
+
+use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};
+use phase::PhaseRunner;
 
 /// Direct convolution.
 ///
@@ -24,4 +25,32 @@ pub struct Direct;
 
 impl Direct {
     const NAME: &'static str = "direct";
+}
+
+impl Algorithm<Forward> for Direct {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+        Ok(PhaseRunner::estimate(problem, Direction::Forward))
+    }
+
+    fn build(&self, problem: &Problem) -> Box<dyn Execute<Forward>> {
+        Box::new(PhaseRunner::new(problem, Direction::Forward))
+    }
+}
+
+impl Algorithm<BackwardData> for Direct {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+        Ok(PhaseRunner::estimate(problem, Direction::BackwardData))
+    }
+
+    fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardData>> {
+        Box::new(PhaseRunner::new(problem, Direction::BackwardData))
+    }
 }

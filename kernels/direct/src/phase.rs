@@ -18,29 +18,13 @@
 
 use convolve_core::phase::{Phase, Segment};
 use convolve_core::{
-    BlockMut, Caches, Cut, Epilogue, Estimate, Geometry, Layout, Par, Problem, Strides, Update, WeightStrides, lines,
+    BlockMut, Caches, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Update, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernel};
 use core::ops::Range;
 
 /// Most rows of any tile: what the offsets of a tile are stored in.
 const MAX_MR: usize = 16;
-
-/// The tensor that is read, or the one that is written.
-#[derive(Clone, Copy, Debug)]
-struct Side {
-    /// Channels of one group.
-    channels: usize,
-    size: [usize; 2],
-    strides: Strides,
-}
-
-/// Whether channels of the output are columns (forward) or rows (backward-data) of the weight matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Forward,
-    BackwardData,
-}
 
 /// How the output is cut into tasks: by the shape of the problem alone.
 #[derive(Clone, Copy, Debug)]
@@ -54,26 +38,12 @@ struct Blocks {
     input_pixels: usize,
 }
 
-/// A pass that is ready to run.
+/// Phases that are ready to run.
 pub(crate) struct PhaseRunner {
-    direction: Direction,
-    layout: Layout,
-    batch: usize,
-    groups: usize,
-    input: Side,
-    output: Side,
-    weights: WeightStrides,
-    phases: Vec<Phase>,
+    sides: Sides,
     blocks: Blocks,
     kernel: Box<dyn Ukernel>,
     threads: usize,
-}
-
-/// What an output starts from and ends with.
-#[derive(Clone, Copy)]
-pub(crate) struct Finish<'a> {
-    pub(crate) epilogue: Epilogue<'a>,
-    pub(crate) update: Update,
 }
 
 /// The output pixels `rows` x `columns` of some images, as one task sees them.
@@ -94,126 +64,35 @@ struct Source<'a> {
 
 impl PhaseRunner {
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
-        let geometry = &problem.geometry;
-        let conv = geometry.conv();
-        let src = Side { channels: geometry.group_in(), size: conv.input, strides: geometry.src() };
-        let dst = Side { channels: geometry.group_out(), size: geometry.output(), strides: geometry.dst() };
-        let (input, output, phases) = match direction {
-            Direction::Forward => (src, dst, vec![geometry.forward()]),
-            Direction::BackwardData => (dst, src, geometry.backward_data().collect()),
-        };
-        let kernel = ukernel(problem.isa, output.channels);
-        let blocks = Blocks::new(geometry, &problem.caches, direction, &input, &output, kernel.nr());
-        Self {
-            direction,
-            layout: conv.layout,
-            batch: conv.batch,
-            groups: conv.groups,
-            input,
-            output,
-            weights: geometry.weights(),
-            phases,
-            blocks,
-            kernel,
-            threads: problem.threads,
-        }
+        let sides = Sides::new(&problem.geometry, direction);
+        let kernel = ukernel(problem.isa, sides.output.channels);
+        let blocks = Blocks::new(&sides, problem.geometry.macs(), &problem.caches, kernel.nr());
+        Self { sides, blocks, kernel, threads: problem.threads }
     }
 
     /// Floats of one panel of one phase.
     fn panel_len(&self, phase: &Phase) -> usize {
-        phase.taps() * self.input.channels * self.kernel.nr()
+        phase.taps() * self.sides.input.channels * self.kernel.nr()
     }
 
     /// Panels of one group.
     fn panels(&self) -> usize {
-        self.output.channels.div_ceil(self.kernel.nr())
-    }
-
-    pub(crate) fn packed_len(&self) -> usize {
-        self.phases.iter().map(|phase| self.groups * self.panels() * self.panel_len(phase)).sum()
-    }
-
-    /// `[phase][group][panel][tap][input channel][NR]`, zeros beyond the last output channel.
-    pub(crate) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let (nr, depth) = (self.kernel.nr(), self.input.channels);
-        let (out_stride, in_stride, group_stride) = match self.direction {
-            Direction::Forward => (self.weights.oc, self.weights.ic, self.weights.oc * self.output.channels),
-            Direction::BackwardData => (self.weights.ic, self.weights.oc, self.weights.oc * depth),
-        };
-        let mut rest = packed;
-        for phase in &self.phases {
-            let panel_len = self.panel_len(phase);
-            let [rows, columns] = phase.axes.map(|axis| axis.taps);
-            for (group, panel) in (0..self.groups).flat_map(|g| (0..self.panels()).map(move |p| (g, p))) {
-                let (panel_data, tail) = rest.split_at_mut(panel_len);
-                rest = tail;
-                let first = panel * nr;
-                let valid = nr.min(self.output.channels - first);
-                let mut steps = panel_data.chunks_exact_mut(nr);
-                for (row, column) in (0..rows.count).flat_map(|r| (0..columns.count).map(move |c| (r, c))) {
-                    let tap = self.weights.at(0, 0, [rows.k(row), columns.k(column)]);
-                    let start = group * group_stride + first * out_stride + tap;
-                    for (c, step) in steps.by_ref().take(depth).enumerate() {
-                        for (j, w) in step[..valid].iter_mut().enumerate() {
-                            *w = weights[start + c * in_stride + j * out_stride];
-                        }
-                        step[valid..].fill(0.0);
-                    }
-                }
-            }
-        }
+        self.sides.output.channels.div_ceil(self.kernel.nr())
     }
 
     /// Floats of workspace of one task: the transposed input, a panel of outputs by pixel, and the same by channel.
     fn lane_len(&self) -> usize {
-        match self.layout {
+        match self.sides.layout {
             Layout::Nhwc => 0,
             Layout::Nchw => {
                 let Blocks { images, rows, columns, input_pixels, .. } = self.blocks;
-                lines(input_pixels * self.input.channels) + 2 * lines(images * rows * columns * self.kernel.nr())
+                lines(input_pixels * self.sides.input.channels) + 2 * lines(images * rows * columns * self.kernel.nr())
             }
         }
     }
 
-    pub(crate) fn workspace_len(&self) -> usize {
-        self.lane_len() * self.threads
-    }
-
-    /// Runs all phases.
-    pub(crate) fn run(
-        &self,
-        input: &[f32],
-        packed: &[f32],
-        output: &mut [f32],
-        finish: Finish<'_>,
-        workspace: &mut [f32],
-        par: Par<'_>,
-    ) {
-        let [height, width] = self.output.size;
-        let (channels, pixels) = (self.output.channels * self.groups, height * width);
-        let images = Cut { unit: self.batch.max(1), block: self.blocks.images };
-        let group = Cut { unit: self.output.channels, block: self.blocks.channels };
-        let space = if self.blocks.columns < width {
-            Cut { unit: width, block: self.blocks.columns }
-        } else {
-            Cut { unit: pixels, block: self.blocks.rows * width }
-        };
-        let (extent, cuts) = match self.layout {
-            Layout::Nhwc => ([self.batch, pixels, channels], [images, space, group]),
-            Layout::Nchw => ([self.batch, channels, pixels], [images, group, space]),
-        };
-        let output = BlockMut::new(output, extent);
-        output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| {
-            let [images, a, b] = ranges;
-            match self.layout {
-                Layout::Nhwc => self.nhwc_task(input, packed, images, a, b, &mut piece, finish),
-                Layout::Nchw => self.nchw_task(input, packed, images, b, a, &mut piece, finish, lane),
-            }
-        });
-    }
-
     fn window(&self, images: Range<usize>, pixels: Range<usize>) -> Window {
-        let width = self.output.size[1];
+        let width = self.sides.output.size[1];
         let (first, last) = (pixels.start, pixels.end - 1);
         let rows = first / width..last / width + 1;
         let columns = if rows.len() == 1 { first % width..last % width + 1 } else { 0..width };
@@ -232,10 +111,10 @@ impl PhaseRunner {
         finish: Finish<'_>,
     ) {
         let window = self.window(images, pixels.clone());
-        let strides = self.input.strides;
-        let group = channels.start / self.output.channels;
+        let strides = self.sides.input.strides;
+        let group = channels.start / self.sides.output.channels;
         let source = Source {
-            data: &input[group * self.input.channels..],
+            data: &input[group * self.sides.input.channels..],
             strides: [strides.image, strides.row, strides.column],
             origin: [0, 0, 0],
         };
@@ -249,7 +128,7 @@ impl PhaseRunner {
             self.panel(&source, packed, &window, panel, first - channels.start, init, finish.epilogue.early_clamp(), piece);
         }
         if finish.epilogue.late() {
-            let strides = self.output.strides;
+            let strides = self.sides.output.strides;
             for (i, image) in window.images.clone().enumerate() {
                 for (j, pixel) in pixels.clone().enumerate() {
                     let offset = image * strides.image + pixel * strides.column + channels.start;
@@ -273,11 +152,11 @@ impl PhaseRunner {
     ) {
         let nr = self.kernel.nr();
         let window = self.window(images, pixels.clone());
-        let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.input.channels));
+        let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.sides.input.channels));
         let (by_pixel, by_channel) = lane.split_at_mut(lane.len() / 2);
-        let group = channels.start / self.output.channels;
+        let group = channels.start / self.sides.output.channels;
         let source = self.transpose_in(input, group, &window, copy);
-        let (count, strides) = (pixels.len(), self.output.strides);
+        let (count, strides) = (pixels.len(), self.sides.output.strides);
         for first in channels.clone().step_by(nr) {
             let panel = first..channels.end.min(first + nr);
             let init = finish.epilogue.bias.map_or(Init::Zero, |bias| Init::Bias(&bias[panel.clone()]));
@@ -303,7 +182,7 @@ impl PhaseRunner {
     fn reach(&self, window: &Window) -> [Range<usize>; 2] {
         [0, 1].map(|a| {
             let outputs = [&window.rows, &window.columns][a].clone();
-            let axes = self.phases.iter().map(|phase| phase.axes[a]);
+            let axes = self.sides.phases.iter().map(|phase| phase.axes[a]);
             let reads = axes.flat_map(|axis| {
                 axis.segments(axis.positions(outputs.clone())).filter(|segment| !segment.taps.is_empty()).map(
                     move |Segment { positions, taps }| {
@@ -320,7 +199,7 @@ impl PhaseRunner {
     /// Copies what a window reads of one group to `[image][row][column][channel]`.
     fn transpose_in<'a>(&self, input: &[f32], group: usize, window: &Window, copy: &'a mut [f32]) -> Source<'a> {
         let [rows, columns] = self.reach(window);
-        let (depth, strides, width) = (self.input.channels, self.input.strides, self.input.size[1]);
+        let (depth, strides, width) = (self.sides.input.channels, self.sides.input.strides, self.sides.input.size[1]);
         let image_len = rows.len() * columns.len() * depth;
         if image_len > 0 {
             for (image, to) in window.images.clone().zip(copy.chunks_exact_mut(image_len)) {
@@ -357,10 +236,10 @@ impl PhaseRunner {
         dst: &mut BlockMut<'_, f32>,
     ) {
         let mut packed = packed;
-        for phase in &self.phases {
-            let (head, tail) = packed.split_at(self.groups * self.panels() * self.panel_len(phase));
+        for phase in &self.sides.phases {
+            let (head, tail) = packed.split_at(self.sides.groups * self.panels() * self.panel_len(phase));
             packed = tail;
-            let (group, within) = (panel.start / self.output.channels, panel.start % self.output.channels);
+            let (group, within) = (panel.start / self.sides.output.channels, panel.start % self.sides.output.channels);
             let index = group * self.panels() + within / self.kernel.nr();
             let weights = &head[index * self.panel_len(phase)..][..self.panel_len(phase)];
             let [rows, columns] = phase.axes;
@@ -389,7 +268,7 @@ impl PhaseRunner {
     ) {
         let [rows, cols] = zone.phase.axes;
         let [ty, tx] = &zone.taps;
-        let (depth, nr) = (self.input.channels, self.kernel.nr());
+        let (depth, nr) = (self.sides.input.channels, self.kernel.nr());
         let [image_stride, row_stride, column_stride] = source.strides;
         let (lhs_y, lhs_x) = (rows.taps.step_d * row_stride, cols.taps.step_d * column_stride);
         let (rhs_y, rhs_x) = (cols.taps.count * depth * nr, depth * nr);
@@ -463,26 +342,95 @@ impl PhaseRunner {
         let (nr, mr) = (self.kernel.nr() as f64, self.kernel.mr() as f64);
         let lanes = problem.isa.lanes() as f64;
         let per_step = (nr / lanes * mr).max(nr / lanes + mr) / if lanes < 16.0 { 2.0 } else { 1.0 };
-        let depth = self.input.channels as f64;
+        let depth = self.sides.input.channels as f64;
         let mut cycles = 0.0;
-        for phase in &self.phases {
+        for phase in &self.sides.phases {
             for y in phase.axes[0].segments(0..phase.axes[0].count) {
                 for x in phase.axes[1].segments(0..phase.axes[1].count) {
-                    let pixels = (y.positions.len() * x.positions.len() * self.batch) as f64;
+                    let pixels = (y.positions.len() * x.positions.len() * self.sides.batch) as f64;
                     let taps = (y.taps.len() * x.taps.len()) as f64;
                     let runs = if depth < 16.0 { y.taps.len() } else { y.taps.len() * x.taps.len() } as f64;
                     cycles += (pixels / mr).ceil() * (taps * depth * per_step + 10.0 * runs + 60.0);
                 }
             }
         }
-        cycles *= (self.panels() * self.groups) as f64;
-        if self.layout == Layout::Nchw {
-            let channels = self.output.channels.div_ceil(self.blocks.channels) as f64;
-            let input = (self.input.size[0] * self.input.size[1]) as f64 * depth * channels;
-            let output = (self.output.size[0] * self.output.size[1] * self.output.channels) as f64;
-            cycles += (input + 2.0 * output) * (self.batch * self.groups) as f64 * 0.5;
+        cycles *= (self.panels() * self.sides.groups) as f64;
+        if self.sides.layout == Layout::Nchw {
+            let channels = self.sides.output.channels.div_ceil(self.blocks.channels) as f64;
+            let input = (self.sides.input.size[0] * self.sides.input.size[1]) as f64 * depth * channels;
+            let output = (self.sides.output.size[0] * self.sides.output.size[1] * self.sides.output.channels) as f64;
+            cycles += (input + 2.0 * output) * (self.sides.batch * self.sides.groups) as f64 * 0.5;
         }
         cycles / 3.5 / problem.threads as f64
+    }
+}
+
+impl Phased for PhaseRunner {
+    fn packed_len(&self) -> usize {
+        self.sides.phases.iter().map(|phase| self.sides.groups * self.panels() * self.panel_len(phase)).sum()
+    }
+
+    /// `[phase][group][panel][tap][input channel][NR]`, zeros beyond the last output channel.
+    fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let (nr, depth) = (self.kernel.nr(), self.sides.input.channels);
+        let mut rest = packed;
+        for phase in &self.sides.phases {
+            let panel_len = self.panel_len(phase);
+            let [rows, columns] = phase.axes.map(|axis| axis.taps);
+            for (group, panel) in (0..self.sides.groups).flat_map(|g| (0..self.panels()).map(move |p| (g, p))) {
+                let (panel_data, tail) = rest.split_at_mut(panel_len);
+                rest = tail;
+                let first = panel * nr;
+                let valid = nr.min(self.sides.output.channels - first);
+                let mut steps = panel_data.chunks_exact_mut(nr);
+                for (row, column) in (0..rows.count).flat_map(|r| (0..columns.count).map(move |c| (r, c))) {
+                    let (start, [out_stride, in_stride]) = self.sides.weight(group, [rows.k(row), columns.k(column)]);
+                    for (c, step) in steps.by_ref().take(depth).enumerate() {
+                        let from = &weights[start + first * out_stride + c * in_stride..];
+                        for (j, w) in step[..valid].iter_mut().enumerate() {
+                            *w = from[j * out_stride];
+                        }
+                        step[valid..].fill(0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    fn workspace_len(&self) -> usize {
+        self.lane_len() * self.threads
+    }
+
+    fn run(
+        &self,
+        input: &[f32],
+        packed: &[f32],
+        output: &mut [f32],
+        finish: Finish<'_>,
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) {
+        let [height, width] = self.sides.output.size;
+        let (channels, pixels) = (self.sides.output.channels * self.sides.groups, height * width);
+        let images = Cut { unit: self.sides.batch.max(1), block: self.blocks.images };
+        let group = Cut { unit: self.sides.output.channels, block: self.blocks.channels };
+        let space = if self.blocks.columns < width {
+            Cut { unit: width, block: self.blocks.columns }
+        } else {
+            Cut { unit: pixels, block: self.blocks.rows * width }
+        };
+        let (extent, cuts) = match self.sides.layout {
+            Layout::Nhwc => ([self.sides.batch, pixels, channels], [images, space, group]),
+            Layout::Nchw => ([self.sides.batch, channels, pixels], [images, group, space]),
+        };
+        let output = BlockMut::new(output, extent);
+        output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| {
+            let [images, a, b] = ranges;
+            match self.sides.layout {
+                Layout::Nhwc => self.nhwc_task(input, packed, images, a, b, &mut piece, finish),
+                Layout::Nchw => self.nchw_task(input, packed, images, b, a, &mut piece, finish, lane),
+            }
+        });
     }
 }
 
@@ -497,30 +445,15 @@ impl Blocks {
     /// The input of a task takes at most half of L2, so that a panel of weights can stay in the other half while it is swept over
     /// the pixels; but a task has some hundred pixels, so that the panel is used often enough. At least eight tasks where there
     /// is work for them, so that a few threads share it evenly.
-    fn new(
-        geometry: &Geometry,
-        caches: &Caches,
-        direction: Direction,
-        input: &Side,
-        output: &Side,
-        nr: usize,
-    ) -> Self {
+    fn new(sides: &Sides, macs: u64, caches: &Caches, nr: usize) -> Self {
         const PIXELS: usize = 192;
         const TASKS: usize = 8;
         const MACS: u64 = 1 << 20;
-        let batch = geometry.conv().batch.max(1);
+        let Sides { batch, input, output, .. } = sides;
+        let batch = (*batch).max(1);
         let [height, width] = output.size;
         let budget = caches.l2 / 2 / size_of::<f32>() / input.channels;
-        // Input pixels that consecutive output pixels read: with i + pad = o*stride + k*dilation for some tap k.
-        let conv = geometry.conv();
-        let reach = |outputs: usize, axis: usize| {
-            let (stride, span) = (conv.stride[axis], (conv.kernel[axis] - 1) * conv.dilation[axis]);
-            let reads = match direction {
-                Direction::Forward => (outputs - 1) * stride + span + 1,
-                Direction::BackwardData => (outputs - 1 + span) / stride + 1,
-            };
-            reads.min(input.size[axis])
-        };
+        let reach = |outputs: usize, axis: usize| sides.reach(outputs, axis);
         let input_width = reach(width, 1);
         // Rows: as many as the budget holds; a part of a row when it does not hold one.
         let fits = |rows: usize| reach(rows, 0) * input_width <= budget || rows * width <= PIXELS;
@@ -537,12 +470,12 @@ impl Blocks {
             images = batch.div_ceil(batch.div_ceil(images));
         }
         let mut channels = output.channels;
-        if geometry.macs() >= MACS {
+        if macs >= MACS {
             let tasks = |channels: usize, rows: usize| {
                 batch.div_ceil(images)
                     * height.div_ceil(rows)
                     * width.div_ceil(columns)
-                    * geometry.conv().groups
+                    * sides.groups
                     * output.channels.div_ceil(channels)
             };
             while tasks(channels, rows) < TASKS && channels > nr {

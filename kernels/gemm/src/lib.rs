@@ -1,6 +1,16 @@
-//! The broadcast x vector micro-kernel family and the GEMM on top of it.
+//! The broadcast x vector micro-kernel family, and a GEMM whose operands need not exist.
+//!
+//! - [`Ukernel`]: a tile of accumulators in registers, any instruction set; the table of tile shapes is data ([`tiles`]).
+//! - [`Operand`]: a matrix that can be viewed, or packed block by block: a dense one, prepacked panels, the patches of an image.
+//! - [`product`]: the loops around the micro-kernel, blocked for the caches.
+//!
+//! No word of convolution here: pixels, taps and channels are rows, columns and depth.
 #![forbid(unsafe_code)]
 
+mod gemm;
+mod operand;
 mod tile;
 
+pub use gemm::{Blocking, Target, product};
+pub use operand::{Dense, Operand, Panels, Transposed};
 pub use tile::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, tiles, ukernel};

@@ -253,14 +253,14 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
 type Entry<S> = fn(S, &Call<'_>, &mut BlockMut<'_, f32>);
 
 /// Tiles of one width: entry `m - 1` has `m` rows.
-pub struct Table<S: 'static> {
+pub(crate) struct Table<S: 'static> {
     vectors: usize,
     rows: &'static [Entry<S>],
     columns: &'static [Entry<S>],
 }
 
 /// The tile shapes of an instruction set.
-pub trait Family: Simd {
+pub(crate) trait Family: Simd {
     /// One table per width, widest first.
     const TABLES: &'static [Table<Self>];
 }

@@ -2,6 +2,9 @@
 
 use super::*;
 use convolve::definition;
+use files::EMBEDDED;
+use std::fs;
+use std::io::Cursor;
 
 /// A folder of this test's own, empty.
 fn folder(test: &str) -> PathBuf {
@@ -57,7 +60,7 @@ fn a_flat_picture_has_edges_only_at_its_border() {
 /// Bytes times small integers: every order of summation is exact, so the answers must be equal.
 #[test]
 fn responses_to_the_photograph_are_those_of_the_definition() {
-    let photo = decode(Cursor::new(EMBEDDED), "embedded").unwrap();
+    let photo = files::embedded().unwrap();
     let size = [photo.height() as usize, photo.width() as usize];
     let pixels = photo.to_rgb8();
     let answer = apply(&pixels, size, Padding::Same, &COLOUR_FILTERS).unwrap();
@@ -96,6 +99,7 @@ fn a_step_is_as_bright_under_every_filter_that_looks_its_way() {
 fn the_whole_run_writes_every_picture_in_its_size() {
     let folder = folder("whole");
     let report = find_edges(None, &folder.join("deep/er")).unwrap();
+    assert!(report.contains(&format!("Brightness is {BRIGHTNESS} x ")), "{report}");
     assert!(report.contains("320 x 320 pixels") && report.contains("<- chosen"), "{report}");
     let mut names: Vec<_> = fs::read_dir(folder.join("deep/er"))
         .unwrap()
@@ -151,10 +155,10 @@ fn pictures_too_small_for_a_filter_get_a_sentence() {
 
 #[test]
 fn pictures_too_large_for_the_memory_get_a_sentence() {
-    assert!(check_size("x", 8000, 5000).is_ok());
-    let sentence = check_size("x", 8001, 5000).unwrap_err().to_string();
-    assert_eq!(sentence, "x has 8001 x 5000 pixels; more than 40 million are too many");
-    assert!(check_size("x", u32::MAX, u32::MAX).is_err());
+    assert!(files::check_size("x", 8000, 5000).is_ok());
+    let sentence = files::check_size("x", 8001, 5000).unwrap_err().to_string();
+    assert_eq!(sentence, "x has 8001 x 5000 pixels; at most 40 million are taken");
+    assert!(files::check_size("x", u32::MAX, u32::MAX).is_err());
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! From sums in the order in which kernels make them to the gradient in the order of the weights.
+
+use crate::{BlockMut, Cut, Geometry, Par, Update, WeightLayout};
+use core::ops::Range;
+
+/// Sums of one task of backward-weights: `[tap][panel of NR input channels][output channel][NR]`.
+///
+/// ```
+/// use convolve_core::{Conv2d, Par, Update, WeightSums};
+/// let geometry = Conv2d::new(2, 2, 1).input(1).geometry()?;
+/// let mut gradient = [0.0; 4];
+/// WeightSums::for_each_task(&geometry, [2, 2], &mut gradient, Update::Overwrite, Par::Seq, &mut [0.0; 8], 8, &|task, lane| {
+///     assert_eq!((task.oc, task.ic), (0..2, 0..2));
+///     lane.copy_from_slice(&[1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
+///     WeightSums { sums: 0..8, nr: 4 }
+/// });
+/// assert_eq!(gradient, [1.0, 2.0, 3.0, 4.0]);
+/// # Ok::<(), convolve_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeightSums {
+    /// Where they are in the lane.
+    pub sums: Range<usize>,
+    /// Input channels of a panel.
+    pub nr: usize,
+}
+
+/// Output channels (of all groups) and input channels (of their group) of one task.
+///
+/// ```
+/// let task = convolve_core::WeightTask { oc: 0..8, ic: 0..3 };
+/// assert_eq!(task.oc.len(), 8);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightTask {
+    /// Output channels; they belong to one group.
+    pub oc: Range<usize>,
+    /// Input channels of the group.
+    pub ic: Range<usize>,
+}
+
+impl WeightSums {
+    /// Cuts the gradient into boxes of `block = [output channels, input channels]` with all taps, lets `reduce` make the sums of each in
+    /// its lane, and writes them (or adds them) in the order of the weights.
+    #[expect(clippy::too_many_arguments, reason = "what, how, where")]
+    pub fn for_each_task(
+        geometry: &Geometry,
+        block: [usize; 2],
+        gradient: &mut [f32],
+        update: Update,
+        par: Par<'_>,
+        workspace: &mut [f32],
+        lane_len: usize,
+        reduce: &(dyn Fn(&WeightTask, &mut [f32]) -> Self + Sync),
+    ) {
+        let conv = geometry.conv();
+        let (ic, taps) = (geometry.group_in(), geometry.taps());
+        let oc_cut = Cut { unit: geometry.group_out(), block: block[0] };
+        let ic_cut = Cut { unit: ic, block: block[1] };
+        let (extent, cuts) = match conv.weight_layout {
+            WeightLayout::Oihw => ([conv.out_channels, ic, taps], [oc_cut, ic_cut, Cut::whole(taps)]),
+            WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [oc_cut, Cut::whole(taps), ic_cut]),
+            WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), ic_cut, oc_cut]),
+        };
+        let gradient = BlockMut::new(gradient, extent);
+        gradient.for_each_piece(cuts, par, workspace, lane_len, &|[a, b, c], mut piece, lane| {
+            let (oc, ic) = match conv.weight_layout {
+                WeightLayout::Oihw => (a, b),
+                WeightLayout::Ohwi => (a, c),
+                WeightLayout::Hwio => (c, b),
+            };
+            let task = WeightTask { oc, ic };
+            let Self { sums, nr } = reduce(&task, lane);
+            let (sums, oc, panels) = (&lane[sums], task.oc.len(), task.ic.len().div_ceil(nr));
+            let sum = |o: usize, i: usize, tap: usize| sums[((tap * panels + i / nr) * oc + o) * nr + i % nr];
+            for i in 0..piece.extent()[0] {
+                for j in 0..piece.extent()[1] {
+                    for (k, to) in piece.row(i, j).iter_mut().enumerate() {
+                        let value = match conv.weight_layout {
+                            WeightLayout::Oihw => sum(i, j, k),
+                            WeightLayout::Ohwi => sum(i, k, j),
+                            WeightLayout::Hwio => sum(k, j, i),
+                        };
+                        *to = match update {
+                            Update::Overwrite => value,
+                            Update::Accumulate => *to + value,
+                        };
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,166 @@
+//! The product of two operands, block by block: `C[i, j] = init + sum over k of A[i, k] * B[j, k]`, then clamped.
+//!
+//! ```text
+//! LOOP 4  depth in blocks of KC                     (accumulators rest in C between blocks)
+//! LOOP 3    columns in blocks of NC: pack B as panels of NR, KC x NC in half of L2     (or view them)
+//! LOOP 2      rows in tiles of MR: pack A, MR x KC in L1                                 (or view them)
+//! LOOP 1        panels of the block: one call of the micro-kernel
+//! ```
+//!
+//! The names and the order are GotoBLAS's (Goto and van de Geijn, 2008), but for one change: the *broadcast* tile stays in L1 and panels
+//! stream past it, since a step reads MR numbers of it and NR of the panel. Splitting the depth changes no bit of the result: an
+//! accumulator that is stored and loaded again is the same number.
+
+use crate::{Call, Init, Lhs, Operand, UNCLAMPED, Ukernel, Walk};
+use convolve_core::{BlockMut, Caches, lines};
+use core::ops::Range;
+
+/// Block sizes.
+///
+/// ```
+/// use convolve_core::Caches;
+/// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), 64);
+/// let blocking = convolve_gemm::Blocking::new(kernel.as_ref(), &Caches::default(), [1000, 64, 576]);
+/// assert!(blocking.kc <= 512 && blocking.nc % kernel.nr() == 0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Depth of a block.
+    pub kc: usize,
+    /// Columns of a block, whole panels.
+    pub nc: usize,
+}
+
+impl Blocking {
+    /// Blocks for a product of at most `[rows, columns, depth]`: MR x KC floats in half of L1, KC x NC in half of L2.
+    pub fn new(kernel: &dyn Ukernel, caches: &Caches, [_, columns, depth]: [usize; 3]) -> Self {
+        const KC: usize = 512;
+        let floats = |bytes: usize| bytes / 2 / size_of::<f32>();
+        let kc = (floats(caches.l1) / kernel.mr()).clamp(64, KC).min(depth.max(1));
+        let kc = depth.max(1).div_ceil(depth.max(1).div_ceil(kc));
+        let most = columns.max(1).next_multiple_of(kernel.nr());
+        let nc = (floats(caches.l2) / kc / kernel.nr()).max(1) * kernel.nr();
+        Self { kc, nc: nc.min(most) }
+    }
+
+    /// Floats of workspace of one [`product`].
+    /// ```
+    /// # use convolve_core::Caches;
+    /// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), 8);
+    /// let blocking = convolve_gemm::Blocking { kc: 10, nc: kernel.nr() };
+    /// assert!(blocking.workspace_len(kernel.as_ref()) >= 10 * kernel.nr());
+    /// ```
+    pub fn workspace_len(&self, kernel: &dyn Ukernel) -> usize {
+        // Packing may write a vector behind the last step of a panel.
+        lines(kernel.mr() * self.pitch()) + lines(self.kc * self.nc + kernel.nr())
+    }
+
+    /// Floats from one packed row to the next: a line more than the row, so that rows never share all their cache sets.
+    fn pitch(&self) -> usize {
+        lines(self.kc) + convolve_core::LINE
+    }
+}
+
+/// Where the product goes, and what it starts from.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// Row `i` of the product as `[i, j]` of the destination; `i` counts from the first row of this call.
+    pub row: &'a (dyn Fn(usize) -> [usize; 2] + Sync),
+    /// Column of the destination for the first column of this call.
+    pub column: usize,
+    /// What accumulators start from; a bias is given for all columns of this call.
+    pub init: Init<'a>,
+    /// Least and greatest value to store.
+    pub clamp: [f32; 2],
+}
+
+/// Computes `rows` x `columns` of the product on the calling thread. `O(rows * columns * depth)`, no allocation.
+///
+/// ```
+/// use convolve_core::{BlockMut, Caches};
+/// use convolve_gemm::{Blocking, Dense, Init, Target, UNCLAMPED, product, ukernel};
+/// let (a, b) = (Dense { data: &[1.0, 2.0], strides: [2, 1] }, Dense { data: &[3.0, 4.0], strides: [2, 1] });
+/// let kernel = ukernel(convolve_simd::Isa::best(), 1);
+/// let blocking = Blocking::new(kernel.as_ref(), &Caches::default(), [1, 1, 2]);
+/// let mut workspace = vec![0.0; blocking.workspace_len(kernel.as_ref())];
+/// let (mut c, target) = ([0.0], Target { row: &|i| [0, i], column: 0, init: Init::Zero, clamp: UNCLAMPED });
+/// product(kernel.as_ref(), blocking, &a, &b, [0..1, 0..1], 2, target, &mut BlockMut::new(&mut c, [1, 1, 1]), &mut workspace);
+/// assert_eq!(c, [11.0]);
+/// ```
+#[expect(clippy::too_many_arguments, reason = "a product has two operands, a place and a size")]
+pub fn product(
+    kernel: &dyn Ukernel,
+    blocking: Blocking,
+    a: &dyn Operand,
+    b: &dyn Operand,
+    [rows, columns]: [Range<usize>; 2],
+    depth: usize,
+    target: Target<'_>,
+    c: &mut BlockMut<'_, f32>,
+    workspace: &mut [f32],
+) {
+    const MAX_MR: usize = 16;
+    let (mr, nr, Blocking { kc, nc }) = (kernel.mr(), kernel.nr(), blocking);
+    let pitch = blocking.pitch();
+    let (packed_a, packed_b) = workspace.split_at_mut(lines(mr * pitch));
+    let (view_a, view_b) = (a.view_rows(), b.view_panels(nr));
+    let tiles = rows.len().div_ceil(mr);
+    // LOOP 4; once also when there is nothing to sum, so that C is written.
+    for k in (0..depth.max(1)).step_by(kc) {
+        let ks = k..depth.min(k + kc);
+        let clamp = if ks.end == depth { target.clamp } else { UNCLAMPED };
+        // LOOP 3
+        for j in columns.clone().step_by(nc) {
+            let js = j..columns.end.min(j + nc);
+            let panels = || js.clone().step_by(nr).map(|j| j..js.end.min(j + nr)).enumerate();
+            if view_b.is_none() {
+                for (p, panel) in panels() {
+                    b.pack_panel(panel, ks.clone(), nr, &mut packed_b[p * ks.len() * nr..]);
+                }
+            }
+            // LOOP 2
+            for tile in 0..tiles {
+                let tile = tile * rows.len() / tiles..(tile + 1) * rows.len() / tiles;
+                let from = rows.start + tile.start;
+                let (lhs, first, distance) = match view_a {
+                    Some((data, first, distance)) => (data, first + from * distance + ks.start, distance),
+                    None => {
+                        a.pack_rows(from..from + tile.len(), ks.clone(), pitch, packed_a);
+                        (&*packed_a, 0, pitch)
+                    }
+                };
+                let at: [usize; MAX_MR] = core::array::from_fn(|m| first + m * distance);
+                let mut to = [[0; 2]; MAX_MR];
+                for (m, to) in to[..tile.len()].iter_mut().enumerate() {
+                    *to = (target.row)(tile.start + m);
+                }
+                // LOOP 1
+                for (p, panel) in panels() {
+                    let rhs = match view_b {
+                        Some((data, distance)) => &data[panel.start / nr * distance + ks.start * nr..],
+                        None => &packed_b[p * ks.len() * nr..],
+                    };
+                    let within = panel.start - columns.start;
+                    let init = match target.init {
+                        _ if ks.start > 0 => Init::Dst,
+                        Init::Bias(bias) => Init::Bias(&bias[within..within + panel.len()]),
+                        init => init,
+                    };
+                    let call = Call {
+                        lhs,
+                        at: Lhs::Rows(&at[..tile.len()]),
+                        rhs,
+                        pitch: nr,
+                        walk: Walk::run(ks.len()),
+                        init,
+                        clamp,
+                        to: &to[..tile.len()],
+                        column: target.column + within,
+                        columns: panel.len(),
+                    };
+                    kernel.run(&call, c);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The result depends on nothing but the operands: not on threads, batch, alignment, dirty memory or who else runs the same plan.
+
+use convolve::{Conv2d, Forward, Planner};
+use convolve_testkit::{Direction, How, Run, Scope, Where, laws, reference, strategy, watchdog};
+use proptest::prelude::*;
+
+/// Problems large enough for several tasks, with tails everywhere.
+const PROBLEMS: [&str; 9] = [
+    "mb1ic20ih19oc35kh3ph1",
+    "mb3ic33ih9oc17kh3ph1sh2",
+    "g3mb2ic21ih11oc27kh3ph2dh1",
+    "g37mb2ic37ih13oc37kh3ph1",
+    "g8mb1ic8ih17oc24kh5ph2",
+    "mb2ic65ih8oc70kh1",
+    "mb1ic3ih33oc18kh7sh2ph3",
+    "mb4ic9iw100oc12kw9pw4",
+    "mb5ic130ih5oc9kh3",
+];
+
+#[test]
+fn bits_do_not_depend_on_threads_dirt_or_alignment() {
+    let scope = Scope::everything().serial();
+    for (seed, text) in PROBLEMS.into_iter().enumerate() {
+        scope.for_each_execution(text.parse().unwrap(), |execution| {
+            laws::conditions_change_no_bit(execution, &[1, 2, 3, 4, 7, 8], seed as u64).unwrap();
+        });
+    }
+}
+
+/// A plan for one thread may run on many and the other way round.
+#[test]
+fn bits_do_not_depend_on_the_threads_planned_for() {
+    for (seed, text) in PROBLEMS.into_iter().enumerate() {
+        let conv: Conv2d = text.parse().unwrap();
+        for direction in Direction::ALL {
+            let [left, right] = convolve_testkit::data::Real::Normal.operands(&conv, direction, seed as u64);
+            for conv in Scope::everything().layouts(conv) {
+                let left = reference::arrange(&conv, direction.left(), &left);
+                let right = reference::arrange(&conv, direction.right(), &right);
+                let mut first: Option<(String, Vec<f32>)> = None;
+                let scope = Scope { threads: vec![1, 2, 3, 8], ..Scope::everything() };
+                scope.for_each(conv, direction, |case, ready| {
+                    let Ok(execution) = ready else { return };
+                    let name = format!("{} {}", case.algorithm, case.isa);
+                    for at in [Where::Seq, Where::Pool(2), Where::Pool(8)] {
+                        let got = execution.run(&left, &right, &How::default(), Run::new(at, seed as u64)).unwrap();
+                        match &first {
+                            Some((same, expected)) if *same == name => {
+                                let agree = convolve_testkit::close::same_bits(execution.shape(), &got, expected);
+                                agree.unwrap_or_else(|e| panic!("{case}: run on {at:?}: {e}"));
+                            }
+                            _ => first = Some((name.clone(), got)),
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(strategy::config(48))]
+
+    #[test]
+    fn bits_of_any_problem_do_not_depend_on_threads_dirt_or_alignment(conv in strategy::convs(), seed in any::<u64>()) {
+        let weight_layouts = vec![conv.weight_layout];
+        let mut agree = Ok(());
+        Scope { weight_layouts, ..Scope::everything().serial() }.for_each_execution(conv, |execution| {
+            agree = agree.clone().and_then(|()| laws::conditions_change_no_bit(execution, &[2, 3], seed));
+        });
+        agree.map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn an_image_has_the_same_bits_alone_and_in_a_batch(conv in strategy::convs(), seed in any::<u64>()) {
+        let conv = conv.batch(3);
+        let scope = Scope { weight_layouts: vec![conv.weight_layout], threads: vec![1, 2], ..Scope::everything() };
+        let mut agree = Ok(());
+        scope.for_each_execution(conv, |execution| {
+            agree = agree.clone().and_then(|()| laws::a_batch_is_its_images(&scope, execution, seed));
+        });
+        agree.map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn strict_algorithms_have_the_same_bits_on_every_fused_isa(conv in strategy::convs(), seed in any::<u64>()) {
+        let scope = Scope::strict().serial();
+        for direction in Direction::ALL {
+            laws::every_fused_isa_has_the_same_bits(&scope, conv, direction, seed).map_err(TestCaseError::fail)?;
+        }
+    }
+}
+
+#[test]
+fn eight_threads_share_one_plan() {
+    fn shared<T: Send + Sync>() {}
+    shared::<convolve::Plan<Forward>>();
+    shared::<convolve::Plan<convolve::BackwardData>>();
+    shared::<convolve::Plan<convolve::BackwardWeights>>();
+    shared::<convolve::PackedWeights>();
+    for text in PROBLEMS {
+        let scope = Scope { threads: vec![2], ..Scope::everything() };
+        scope.for_each_execution(text.parse().unwrap(), |execution| {
+            let (conv, direction) = (execution.case.conv, execution.case.direction);
+            let [left, right] = convolve_testkit::data::Real::Normal.operands(&conv, direction, 1);
+            let run = |at, seed| execution.run(&left, &right, &How::default(), Run::new(at, seed)).unwrap();
+            let expected = run(Where::Seq, 0);
+            std::thread::scope(|scope| {
+                for thread in 0..8 {
+                    let (run, expected) = (&run, &expected);
+                    scope.spawn(move || {
+                        for (turn, at) in [Where::Seq, Where::Pool(2), Where::Current].into_iter().enumerate() {
+                            let got = run(at, thread * 3 + turn as u64);
+                            convolve_testkit::close::same_bits(execution.shape(), &got, expected).unwrap();
+                        }
+                    });
+                }
+            });
+        });
+    }
+}
+
+/// Parallel calls inside a parallel loop, in pools of one to three threads: no hang, no other bits.
+#[test]
+fn plans_run_inside_parallel_loops() {
+    watchdog("nested par_iter", || {
+        use rayon::prelude::*;
+        for text in PROBLEMS {
+            let conv: Conv2d = text.parse().unwrap();
+            let scope = Scope { threads: vec![3], weight_layouts: vec![conv.weight_layout], ..Scope::everything() };
+            scope.for_each_execution(conv, |execution| {
+                let (conv, direction) = (execution.case.conv, execution.case.direction);
+                let [left, right] = convolve_testkit::data::Real::Normal.operands(&conv, direction, 1);
+                let run = |at, seed| execution.run(&left, &right, &How::default(), Run::new(at, seed)).unwrap();
+                let expected = run(Where::Seq, 0);
+                for threads in 1..=3 {
+                    convolve_testkit::pool(threads).install(|| {
+                        (0..16u64).into_par_iter().for_each(|seed| {
+                            let got = run(Where::Current, seed);
+                            convolve_testkit::close::same_bits(execution.shape(), &got, &expected).unwrap();
+                        });
+                    });
+                }
+            });
+        }
+    });
+}
+
+/// A pool that the caller names is the same as being in it.
+#[cfg(feature = "rayon")]
+#[test]
+fn a_named_pool_gives_the_same_bits() {
+    use convolve::{Epilogue, Par};
+    for text in PROBLEMS {
+        let conv: Conv2d = text.parse().unwrap();
+        let [src, weights] = convolve_testkit::data::Real::Normal.operands(&conv, Direction::Forward, 1);
+        let plan = Planner::new().threads(3).plan::<Forward>(conv).unwrap();
+        let (packed, mut workspace) = (plan.pack(&weights).unwrap(), plan.workspace().unwrap());
+        let mut run = |par: Par<'_>| {
+            let mut dst = vec![f32::NAN; plan.geometry().dst_len()];
+            plan.run(&packed, &src, &mut dst, Epilogue::NONE, &mut workspace, par).unwrap();
+            dst
+        };
+        let expected = run(Par::Seq);
+        for threads in [1, 2, 3, 4] {
+            assert_eq!(run(Par::Pool(convolve_testkit::pool(threads))), expected, "{text}");
+        }
+    }
+}
+
+/// What the planner takes by itself does not depend on chance.
+#[test]
+fn planning_twice_takes_the_same_algorithm() {
+    for text in PROBLEMS {
+        let names = [1, 2, 3].map(|_| Planner::new().threads(2).plan::<Forward>(text.parse().unwrap()).unwrap().algorithm());
+        assert_eq!(names, [names[0]; 3]);
+    }
+}
