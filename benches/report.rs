@@ -157,7 +157,9 @@ impl Report<'_> {
             row.measured(macs, series.statistics(peak).expect("at least one sample is taken"), peak)
         });
         let mut rows: Vec<Row> = measured.collect();
-        row::regret(&mut rows);
+        if self.args.algorithm.is_empty() {
+            row::regret(&mut rows);
+        }
         Ok(rows)
     }
 

@@ -36,7 +36,7 @@ pub struct Row {
     pub gflops: f64,
     /// `gflops` over what `threads` times the peak of one core would be.
     pub peak_fraction: f64,
-    /// Of the chosen algorithm: its median time over that of the fastest one measured, minus 1.
+    /// Of the chosen algorithm: its median time over that of the fastest one, minus 1; unknown when not all were measured.
     pub regret: Option<f64>,
     /// Memory that a run needs beside operands and packed weights.
     pub workspace_bytes: usize,
@@ -72,7 +72,7 @@ impl Row {
     }
 }
 
-/// Fills in the regret, given all rows of one problem, pass and layout. Without the chosen one among them there is none.
+/// Fills in the regret, given all rows of one problem, pass and layout.
 pub fn regret(rows: &mut [Row]) {
     let best = rows.iter().map(|row| row.median_s).fold(f64::INFINITY, f64::min);
     for row in rows.iter_mut().filter(|row| row.chosen) {

@@ -41,7 +41,7 @@ pub fn summary(rows: &[Row]) -> String {
 fn regrets(rows: &[Row]) -> String {
     let mut regrets: Vec<f64> = rows.iter().filter_map(|row| row.regret).collect();
     let Some(middle) = median(&mut regrets) else {
-        return "Regret: none, as no row is of a chosen algorithm.".into();
+        return "Regret: unknown, as not all algorithms were measured.".into();
     };
     let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
     let by_regret = |a: &&Row, b: &&Row| a.regret.unwrap_or(0.0).total_cmp(&b.regret.unwrap_or(0.0));
@@ -115,6 +115,6 @@ mod tests {
 
     #[test]
     fn no_rows_no_panic() {
-        assert!(summary(&[]).starts_with("Regret: none"));
+        assert!(summary(&[]).starts_with("Regret: unknown"));
     }
 }

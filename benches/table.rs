@@ -35,6 +35,7 @@ fn cells(row: &Row) -> [String; 7] {
     let unsteady = if row.steady { "" } else { "~" };
     let chosen = match row.regret {
         Some(regret) => format!("chosen, {:.1} %", 100.0 * regret),
+        None if row.chosen => "chosen".into(),
         None => String::new(),
     };
     [

@@ -17,18 +17,18 @@ pub trait Registered: Pass {
 
 impl Registered for Forward {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct, &convolve_im2col::Im2col]
+        &[&convolve_direct::Direct, &convolve_im2col::Im2col, &convolve_im2col::Matrixmultiply]
     }
 }
 
 impl Registered for BackwardData {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct, &convolve_im2col::Im2col]
+        &[&convolve_direct::Direct, &convolve_im2col::Im2col, &convolve_im2col::Matrixmultiply]
     }
 }
 
 impl Registered for BackwardWeights {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct]
+        &[&convolve_direct::Direct, &convolve_im2col::Im2col, &convolve_im2col::Matrixmultiply]
     }
 }

@@ -362,7 +362,8 @@ fn slices_have_exactly_their_length_at_every_offset() {
         }
     }
     let conv: Conv2d = "mb1ic2ih5oc3kh3".parse().unwrap();
-    let algorithms = Algorithms { forward: vec![Box::leak(Box::new(Exact(conv.geometry().unwrap())))], ..Default::default() };
+    let mut algorithms = Algorithms::default();
+    algorithms.forward.push(Box::leak(Box::new(Exact(conv.geometry().unwrap()))));
     Scope::of(algorithms).serial().only(Direction::Forward).for_each_execution(conv, |execution| {
         for offset in 0..16 {
             let run = Run { poison: Run::POISONS[0], offsets: [1, 2, offset, 3], at: Where::Seq };

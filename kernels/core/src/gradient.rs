@@ -1,6 +1,6 @@
 //! From sums in the order in which kernels make them to the gradient in the order of the weights.
 
-use crate::{BlockMut, Cut, Geometry, Par, Update, WeightLayout};
+use crate::{BlockMut, Caches, Cut, Geometry, Par, Update, WeightLayout};
 use core::ops::Range;
 
 /// Sums of one task of backward-weights: `[tap][panel of NR input channels][output channel][NR]`.
@@ -40,6 +40,35 @@ pub struct WeightTask {
 }
 
 impl WeightSums {
+    /// Output and input channels of a task for tiles of `mr` output channels and panels of `nr` input channels: the sums of all taps take
+    /// at most half of L2; at least eight tasks where there is work for them, so that a few threads share it evenly.
+    ///
+    /// ```
+    /// use convolve_core::{Caches, Conv2d, WeightSums};
+    /// let geometry = Conv2d::new(64, 64, 3).input(56).padding(1).geometry()?;
+    /// let [oc, ic] = WeightSums::block(&geometry, &Caches::default(), 6, 16);
+    /// assert!(oc * ic * 9 * 4 <= Caches::default().l2 / 2);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn block(geometry: &Geometry, caches: &Caches, mr: usize, nr: usize) -> [usize; 2] {
+        const TASKS: usize = 8;
+        const MACS: u64 = 1 << 20;
+        let (group_out, group_in) = (geometry.group_out(), geometry.group_in());
+        let mut ic = group_in.min(4 * nr);
+        let budget = caches.l2 / 2 / size_of::<f32>() / geometry.taps() / ic.next_multiple_of(nr);
+        let mut oc = group_out.div_ceil(group_out.div_ceil(budget.clamp(mr, 128)));
+        let tasks =
+            |oc: usize, ic: usize| geometry.conv().groups * group_out.div_ceil(oc) * group_in.div_ceil(ic);
+        while geometry.macs() >= MACS && tasks(oc, ic) < TASKS && (oc > 2 * mr || ic > nr) {
+            if oc > 2 * mr && (oc >= ic || ic <= nr) {
+                oc = oc.div_ceil(2);
+            } else {
+                ic = ic.div_ceil(2).next_multiple_of(nr);
+            }
+        }
+        [oc, ic]
+    }
+
     /// Cuts the gradient into boxes of `block = [output channels, input channels]` with all taps, lets `reduce` make the sums of each in
     /// its lane, and writes them (or adds them) in the order of the weights.
     #[expect(clippy::too_many_arguments, reason = "what, how, where")]

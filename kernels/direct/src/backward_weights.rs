@@ -316,30 +316,12 @@ impl Execute<BackwardWeights> for Runner {
 }
 
 impl Blocks {
-    /// Accumulators of a task take at most half of L2, and so do the pixels of a chunk; a chunk has some hundred pixels. At least eight
-    /// tasks where there is work for them, so that a few threads share it evenly.
+    /// A chunk has some hundred pixels: long enough for the accumulators to stay in registers, short enough for L2.
     fn new(geometry: &Geometry, caches: &Caches, kernel: &dyn Ukernel) -> Self {
         const PIXELS: usize = 256;
-        const TASKS: usize = 8;
-        const MACS: u64 = 1 << 20;
-        let (conv, nr, mr) = (geometry.conv(), kernel.nr(), kernel.mr());
-        let (group_out, group_in) = (geometry.group_out(), geometry.group_in());
+        let conv = geometry.conv();
+        let [oc, ic] = WeightSums::block(geometry, caches, kernel.mr(), kernel.nr());
         let even = |len: usize, block: usize| len.div_ceil(len.div_ceil(block.max(1)));
-        let mut ic = group_in.min(4 * nr);
-        let budget = caches.l2 / 2 / size_of::<f32>() / geometry.taps();
-        let mut oc = even(group_out, (budget / ic.next_multiple_of(nr)).clamp(mr, 128));
-        if geometry.macs() >= MACS {
-            let tasks = |oc: usize, ic: usize| conv.groups * group_out.div_ceil(oc) * group_in.div_ceil(ic);
-            while tasks(oc, ic) < TASKS && (oc > 2 * mr || ic > nr) {
-                if oc > 2 * mr && oc >= ic {
-                    oc = oc.div_ceil(2);
-                } else if ic > nr {
-                    ic = ic.div_ceil(2).next_multiple_of(nr);
-                } else {
-                    oc = oc.div_ceil(2);
-                }
-            }
-        }
         let [height, width] = geometry.output();
         let columns = if width > 2 * PIXELS { even(width, PIXELS) } else { width };
         let rows = if columns < width { 1 } else { even(height, PIXELS.div_ceil(width)) };

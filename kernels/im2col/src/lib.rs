@@ -1,13 +1,16 @@
 //! im2col + GEMM: convolution as a matrix product with the patch matrix, in all three passes.
 //!
 //! [`Im2col`] never builds the matrix: blocks of it are copied into the packing of the GEMM ("virtual im2col"), so its memory is that of
-//! the GEMM's blocks.
+//! the GEMM's blocks. [`Matrixmultiply`] does build it ([`explicit`]): slow, large, by another author's GEMM, and therefore the cross-check.
 #![deny(unsafe_code)]
 
+mod backward_weights;
+pub mod explicit;
 mod patches;
 mod phases;
 
 use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};
+pub use explicit::Matrixmultiply;
 use phases::PatchRunner;
 
 /// im2col packed on the fly into the GEMM.

@@ -1,0 +1,115 @@
+//! Backward-weights as a product per image and tap: `diff_weights[oc, (tap, ic)] += diff_dst[oc, pixel] x patches[pixel, (tap, ic)]`. The depth is
+//! the pixels of the image, and runs on over the images into the same accumulators.
+
+use crate::Im2col;
+use crate::patches::Patches;
+use convolve_core::phase::Phase;
+use convolve_core::{
+    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Par, Problem, Unsupported,
+    WeightSums, WeightTask, lines,
+};
+use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product, ukernel};
+
+impl Algorithm<BackwardWeights> for Im2col {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+        let runner = Runner::new(problem);
+        Ok(Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: 0 })
+    }
+
+    fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
+        Box::new(Runner::new(problem))
+    }
+}
+
+struct Runner {
+    geometry: Geometry,
+    phase: Phase,
+    kernel: Box<dyn Ukernel>,
+    /// Output and input channels of a task.
+    block: [usize; 2],
+    blocking: Blocking,
+    threads: usize,
+}
+
+impl Runner {
+    fn new(problem: &Problem) -> Self {
+        let geometry = problem.geometry;
+        let kernel = ukernel(problem.isa, geometry.group_in());
+        let block = WeightSums::block(&geometry, &problem.caches, kernel.mr(), kernel.nr());
+        let [height, width] = geometry.output();
+        let blocking = Blocking::new(kernel.as_ref(), &problem.caches, [block[0], block[1], height * width]);
+        Self { geometry, phase: geometry.forward(), kernel, block, blocking, threads: problem.threads }
+    }
+
+    fn sums_len(&self) -> usize {
+        self.geometry.taps() * self.block[0] * self.block[1]
+    }
+
+    fn lane_len(&self) -> usize {
+        lines(self.sums_len()) + self.blocking.workspace_len(self.kernel.as_ref())
+    }
+
+    fn task(&self, src: &[f32], diff_dst: &[f32], task: &WeightTask, lane: &mut [f32]) -> WeightSums {
+        let WeightTask { oc, ic } = task;
+        let (taps, channels) = (self.geometry.taps(), self.geometry.group_in());
+        let (src_strides, dst_strides) = (self.geometry.src(), self.geometry.dst());
+        let (sums, workspace) = lane.split_at_mut(lines(self.sums_len()));
+        let sums = &mut sums[..taps * oc.len() * ic.len()];
+        sums.fill(0.0);
+        let mut sums = BlockMut::new(sums, [taps, oc.len(), ic.len()]);
+        let group = oc.start / self.geometry.group_out();
+        for image in 0..self.geometry.conv().batch {
+            let data = &src[image * src_strides.image + group * channels * src_strides.channel..];
+            let kernel = self.kernel.as_ref();
+            let patches = Patches { data, strides: src_strides, channels, phase: &self.phase, kernel };
+            let data = &diff_dst[image * dst_strides.image + oc.start * dst_strides.channel..];
+            let gradient = Dense { data, strides: [dst_strides.channel, dst_strides.column] };
+            for tap in 0..taps {
+                let target = Target { row: &|o| [tap, o], column: 0, init: Init::Dst, clamp: UNCLAMPED };
+                let columns = tap * channels + ic.start..tap * channels + ic.end;
+                let block = [0..oc.len(), columns];
+                let [height, width] = self.geometry.output();
+                let depth = height * width;
+                let patches = Transposed(patches);
+                product(kernel, self.blocking, &gradient, &patches, block, depth, target, &mut sums, workspace);
+            }
+        }
+        WeightSums { sums: 0..taps * oc.len() * ic.len(), nr: ic.len() }
+    }
+
+    /// Cycles of the multiply-adds by tile efficiency, plus packing, at 3.5 GHz.
+    fn nanoseconds(&self, problem: &Problem) -> f64 {
+        let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
+        let (conv, [height, width]) = (self.geometry.conv(), self.geometry.output());
+        let lanes = problem.isa.lanes() as f64;
+        let vectors = nr as f64 / lanes;
+        let per_step = (vectors * mr as f64).max(vectors + mr as f64) / if lanes < 16.0 { 2.0 } else { 1.0 };
+        let [oc, ic] = [self.geometry.group_out(), self.geometry.group_in()];
+        let pixels = (height * width) as f64;
+        let blocks = (pixels / self.blocking.kc as f64).ceil();
+        let calls = (oc.div_ceil(mr) * ic.div_ceil(nr) * self.geometry.taps()) as f64;
+        let tasks = [oc.div_ceil(self.block[0]), ic.div_ceil(self.block[1])];
+        let packs = pixels * (ic.next_multiple_of(nr) * self.geometry.taps() * tasks[0]) as f64 * 1.2
+            + pixels * (oc * self.geometry.taps() * tasks[1]) as f64;
+        let cycles = (calls * (pixels * per_step + 80.0 * blocks) + packs) * (conv.batch * conv.groups) as f64
+            + self.geometry.weights_len() as f64 * 2.0;
+        cycles / 3.5 / problem.threads.min(tasks[0] * tasks[1] * conv.groups) as f64
+    }
+}
+
+impl Execute<BackwardWeights> for Runner {
+    fn workspace_len(&self) -> usize {
+        self.lane_len() * self.threads
+    }
+
+    fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
+        let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
+        let reduce = |task: &WeightTask, lane: &mut [f32]| self.task(src, diff_dst, task, lane);
+        let lane_len = self.lane_len();
+        WeightSums::for_each_task(&self.geometry, self.block, diff_weights, update, par, workspace, lane_len, &reduce);
+    }
+}
