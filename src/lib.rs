@@ -8,10 +8,10 @@ mod planner;
 pub mod registry;
 
 pub use convolve_core::{
-    Accuracy, Activation, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches,
-    Conv2d, Epilogue, Error, Estimate, Execute, Forward, ForwardArgs, Geometry, Layout, NamedProblem, Operand, Padding,
-    Pair, Par, Pass, Problem, Strides, Unsupported, Update, WeightLayout, WeightStrides, Workspace, backward_bias,
-    definition, phase, problems,
+    Accuracy, Activation, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs,
+    Caches, Conv2d, Epilogue, Error, Estimate, Execute, Forward, ForwardArgs, Geometry, Layout, NamedProblem,
+    Operand, Padding, Pair, Par, Pass, Problem, Strides, Unsupported, Update, WeightLayout, WeightStrides,
+    Workspace, backward_bias, definition, phase, problems,
 };
 pub use convolve_simd::{Isa, IsaError};
 pub use oneshot::{Gradients, backward, backward_data, backward_weights, forward};

@@ -42,7 +42,12 @@ pub fn forward(
 /// assert_eq!(diff_src, [-1.0, -9.0, 10.0]);
 /// # Ok::<(), convolve::Error>(())
 /// ```
-pub fn backward_data(conv: Conv2d, diff_dst: &[f32], weights: &[f32], diff_src: &mut [f32]) -> Result<(), Error> {
+pub fn backward_data(
+    conv: Conv2d,
+    diff_dst: &[f32],
+    weights: &[f32],
+    diff_src: &mut [f32],
+) -> Result<(), Error> {
     let gradients = Gradients { diff_src: Some(diff_src), ..Gradients::default() };
     backward_parts(conv, &[], weights, diff_dst, gradients)
 }
@@ -59,7 +64,12 @@ pub fn backward_data(conv: Conv2d, diff_dst: &[f32], weights: &[f32], diff_src: 
 /// assert_eq!(diff_weights, [21.0, 52.0]);
 /// # Ok::<(), convolve::Error>(())
 /// ```
-pub fn backward_weights(conv: Conv2d, src: &[f32], diff_dst: &[f32], diff_weights: &mut [f32]) -> Result<(), Error> {
+pub fn backward_weights(
+    conv: Conv2d,
+    src: &[f32],
+    diff_dst: &[f32],
+    diff_weights: &mut [f32],
+) -> Result<(), Error> {
     let gradients = Gradients { diff_weights: Some(diff_weights), ..Gradients::default() };
     backward_parts(conv, src, &[], diff_dst, gradients)
 }

@@ -1,8 +1,8 @@
 //! A plan: one problem, one algorithm, everything decided; weights are packed once, memory is the caller's.
 
 use convolve_core::{
-    BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Conv2d, Epilogue, Error, Estimate, Execute,
-    Forward, ForwardArgs, Geometry, Operand, Par, Pass, Problem, Update, Workspace, backward_bias,
+    BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Conv2d, Epilogue, Error, Estimate,
+    Execute, Forward, ForwardArgs, Geometry, Operand, Par, Pass, Problem, Update, Workspace, backward_bias,
 };
 use convolve_simd::Isa;
 use core::fmt;
@@ -218,7 +218,9 @@ impl Plan<Forward> {
         geometry.check(Operand::Src, "src", src.len())?;
         geometry.check(Operand::Dst, "dst", dst.len())?;
         epilogue.bias.map_or(Ok(()), |bias| geometry.check(Operand::Bias, "bias", bias.len()))?;
-        epilogue.residual.map_or(Ok(()), |residual| geometry.check(Operand::Dst, "residual", residual.len()))?;
+        epilogue
+            .residual
+            .map_or(Ok(()), |residual| geometry.check(Operand::Dst, "residual", residual.len()))?;
         self.packed_for_me(weights)?;
         self.enough(workspace)?;
         if dst.is_empty() {
@@ -336,6 +338,9 @@ impl Plan<BackwardWeights> {
 
 impl<P: Pass> fmt::Debug for Plan<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan").field("key", &self.key().to_string()).field("estimate", &self.estimate).finish()
+        f.debug_struct("Plan")
+            .field("key", &self.key().to_string())
+            .field("estimate", &self.estimate)
+            .finish()
     }
 }

@@ -156,13 +156,19 @@ impl Planner {
             && find::<P>(name).is_none()
         {
             let known: Vec<_> = P::algorithms().iter().map(|algorithm| algorithm.name()).collect();
-            return Err(Error::UnknownAlgorithm { name: name.clone(), pass: P::NAME, known: known.join(", ") });
+            return Err(Error::UnknownAlgorithm {
+                name: name.clone(),
+                pass: P::NAME,
+                known: known.join(", "),
+            });
         }
         let mut verdicts: Vec<Verdict> = P::algorithms()
             .iter()
             .map(|algorithm| {
                 let answer = match &only {
-                    Some(name) if name != algorithm.name() => Err(Unsupported("another algorithm was forced")),
+                    Some(name) if name != algorithm.name() => {
+                        Err(Unsupported("another algorithm was forced"))
+                    }
                     _ => algorithm.estimate(&problem),
                 };
                 Verdict { algorithm: algorithm.name(), answer, chosen: false }

@@ -43,7 +43,10 @@ fn nothing(what: &str, f: impl FnOnce()) {
     let before = ALLOCATIONS.get();
     f();
     let count = ALLOCATIONS.get() - before;
-    assert_eq!(count, 0, "{what} allocates");
+    // Another crate's GEMM, there to be compared with; it takes its packing buffer from the system in each call.
+    if !what.contains(" im2col-matrixmultiply ") {
+        assert_eq!(count, 0, "{what} allocates");
+    }
 }
 
 const PROBLEMS: [&str; 7] = [
@@ -76,8 +79,7 @@ fn run_allocates_nothing() {
 
 fn check(conv: Conv2d, isa: Isa) {
     let ones = |operand| vec![1.0f32; reference::len(&conv, operand)];
-    let [src, weights, dst, bias] =
-        [Operand::Src, Operand::Weights, Operand::Dst, Operand::Bias].map(ones);
+    let [src, weights, dst, bias] = [Operand::Src, Operand::Weights, Operand::Dst, Operand::Bias].map(ones);
     let planner = |name: &str| Planner::new().isa(isa).threads(2).only(name);
     let name = |pass: &str, algorithm: &str| format!("{pass} {algorithm} {isa} {} {conv}", conv.layout);
     for algorithm in Forward::algorithms() {
@@ -90,7 +92,9 @@ fn check(conv: Conv2d, isa: Isa) {
                 plan.run(&packed, &src, &mut out, epilogue, &mut workspace, Par::Seq).unwrap();
             });
         }
-        nothing(&name("fwd pack_again", algorithm.name()), || plan.pack_again(&weights, &mut packed).unwrap());
+        nothing(&name("fwd pack_again", algorithm.name()), || {
+            plan.pack_again(&weights, &mut packed).unwrap()
+        });
     }
     for algorithm in BackwardData::algorithms() {
         let Ok(plan) = planner(algorithm.name()).plan::<BackwardData>(conv) else { continue };
@@ -101,7 +105,9 @@ fn check(conv: Conv2d, isa: Isa) {
                 plan.run(&packed, &dst, &mut out, update, &mut workspace, Par::Seq).unwrap();
             });
         }
-        nothing(&name("bwd_d pack_again", algorithm.name()), || plan.pack_again(&weights, &mut packed).unwrap());
+        nothing(&name("bwd_d pack_again", algorithm.name()), || {
+            plan.pack_again(&weights, &mut packed).unwrap()
+        });
     }
     for algorithm in BackwardWeights::algorithms() {
         let Ok(plan) = planner(algorithm.name()).plan::<BackwardWeights>(conv) else { continue };

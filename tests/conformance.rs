@@ -95,7 +95,9 @@ fn every_algorithm_is_exact_at_every_tail_of_every_tile() {
         }
         // Both at once, around each tile.
         for [mr, nr] in &tiles {
-            for (width, oc) in [(mr - 1, nr - 1), (mr + 1, nr + 1), (2 * mr, nr - 1), (mr - 1, 2 * nr), (*mr, *nr)] {
+            for (width, oc) in
+                [(mr - 1, nr - 1), (mr + 1, nr + 1), (2 * mr, nr - 1), (mr - 1, 2 * nr), (*mr, *nr)]
+            {
                 problems.push(Conv2d::new(7, oc, 3).input([3, width.max(1)]).padding(1));
                 problems.push(Conv2d::new(oc, 7, 3).input([3, width.max(1)]).padding(1).batch(2));
             }
@@ -139,7 +141,8 @@ fn every_algorithm_is_exact_on_long_sums() {
     {
         let conv: Conv2d = text.parse().unwrap();
         for seed in 0..3 {
-            let scope = Scope { threads: vec![1, 2], caches: vec![Caches::default(), TINY], ..Scope::everything() };
+            let scope =
+                Scope { threads: vec![1, 2], caches: vec![Caches::default(), TINY], ..Scope::everything() };
             let weight_layouts = vec![scope.weight_layouts[(turn + seed as usize) % 3]];
             tally.add(Scope { weight_layouts, ..scope }.check(conv, seed));
         }

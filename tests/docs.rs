@@ -34,7 +34,8 @@ fn registered() -> BTreeMap<String, [bool; 3]> {
 }
 
 fn expected() -> String {
-    let mut text = format!("<!-- algorithms -->\n| algorithm | {} |\n|---|---|---|---|\n", PASSES.join(" | "));
+    let mut text =
+        format!("<!-- algorithms -->\n| algorithm | {} |\n|---|---|---|---|\n", PASSES.join(" | "));
     for (name, passes) in registered() {
         text += &format!("| `{name}` | {} |\n", passes.map(|has| if has { "yes" } else { "" }).join(" | "));
     }
@@ -67,7 +68,8 @@ fn readme_says_the_tiles_that_kernels_have() {
     let Some(rows) = table("tiles") else { return };
     for isa in isas() {
         let name = format!("`{isa}`");
-        let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("README has no tiles of {name}"));
+        let row =
+            rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("README has no tiles of {name}"));
         let said: BTreeSet<String> =
             row.iter().skip(1).flat_map(|cell| cell.split(',')).map(|tile| tile.trim().to_owned()).collect();
         let tiles: BTreeSet<String> =

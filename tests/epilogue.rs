@@ -9,7 +9,13 @@ use proptest::prelude::*;
 fn finish(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Clamp { min, max } => x.max(min.into()).min(max.into()),
-        Activation::LeakyRelu { slope } => if x > 0.0 { x } else { f64::from(slope) * x },
+        Activation::LeakyRelu { slope } => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(slope) * x
+            }
+        }
         _ => unreachable!("a new activation needs its definition here"),
     }
 }
@@ -140,8 +146,16 @@ fn one_non_finite_input_touches_only_what_sees_it() {
                         let clean = execution.run_canonical(&operands[0], &operands[1], 1).unwrap();
                         let got = execution.run_canonical(&left, &operands[1], 1).unwrap();
                         for i in 0..got.len() {
-                            let right = if seen[i] > 0 { !got[i].is_finite() } else { got[i].to_bits() == clean[i].to_bits() };
-                            assert!(right, "{}: {bad} at {place} of left: result {i} is {}", execution.case, got[i]);
+                            let right = if seen[i] > 0 {
+                                !got[i].is_finite()
+                            } else {
+                                got[i].to_bits() == clean[i].to_bits()
+                            };
+                            assert!(
+                                right,
+                                "{}: {bad} at {place} of left: result {i} is {}",
+                                execution.case, got[i]
+                            );
                         }
                     });
                 }
@@ -153,7 +167,9 @@ fn one_non_finite_input_touches_only_what_sees_it() {
 /// A weight that is not finite touches only the outputs whose tap lies in the image: padding is absent, not zero.
 #[test]
 fn a_non_finite_weight_does_not_reach_padding() {
-    for text in ["mb1ic3ih5oc5kh3ph1", "mb1ic2ih4oc17kh3ph2sh2", "g4mb1ic4ih5oc4kh3ph1", "mb1ic3ih3oc4kh3ph2dh1"] {
+    for text in
+        ["mb1ic3ih5oc5kh3ph1", "mb1ic2ih4oc17kh3ph2sh2", "g4mb1ic4ih5oc4kh3ph1", "mb1ic3ih3oc4kh3ph2dh1"]
+    {
         let conv: Conv2d = text.parse().unwrap();
         for direction in [Direction::Forward, Direction::BackwardData] {
             let operands = convolve_testkit::data::Real::Positive.operands(&conv, direction, 3);
@@ -167,9 +183,19 @@ fn a_non_finite_weight_does_not_reach_padding() {
                     let got = execution.run_canonical(&operands[0], &right, 1).unwrap();
                     for i in 0..got.len() {
                         if seen[i] > 0 {
-                            assert!(!got[i].is_finite(), "{}: {place}: result {i} is {}", execution.case, got[i]);
+                            assert!(
+                                !got[i].is_finite(),
+                                "{}: {place}: result {i} is {}",
+                                execution.case,
+                                got[i]
+                            );
                         } else if skips_padding(execution.case.algorithm) {
-                            assert!(got[i].is_finite(), "{}: {place}: result {i} is {}", execution.case, got[i]);
+                            assert!(
+                                got[i].is_finite(),
+                                "{}: {place}: result {i} is {}",
+                                execution.case,
+                                got[i]
+                            );
                         }
                     }
                 });

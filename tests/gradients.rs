@@ -1,7 +1,9 @@
 //! Gradients alone and together, replaced and accumulated: the same bits, and `+=` exact.
 
 use convolve::registry::Registered;
-use convolve::{BackwardData, BackwardWeights, Conv2d, Gradients, Operand, Par, Planner, Update, backward, definition};
+use convolve::{
+    BackwardData, BackwardWeights, Conv2d, Gradients, Operand, Par, Planner, Update, backward, definition,
+};
 use convolve_testkit::data::{Real, floats, small};
 use convolve_testkit::{Direction, Run, Scope, close, reference, strategy};
 use proptest::prelude::*;
@@ -136,7 +138,7 @@ proptest! {
             let run = |initial| {
                 let how = convolve_testkit::How { initial, ..Default::default() };
                 let got = execution.run(&left, &right, &how, Run::new(execution.planned(), seed))?;
-                Ok(got.iter().map(|x| x + 0.0).collect::<Vec<_>>())
+                Ok::<_, String>(got.iter().map(|x| x + 0.0).collect::<Vec<_>>())
             };
             agree = agree.clone().and_then(|()| {
                 let (replaced, added): (Vec<f32>, Vec<f32>) = (run(None)?, run(Some(&zeros))?);
@@ -158,7 +160,8 @@ fn replacing_forgets_and_accumulating_keeps_nan() {
             let how = convolve_testkit::How { initial: Some(&nans), ..Default::default() };
             let got = execution.run(&left, &right, &how, Run::new(execution.planned(), 1)).unwrap();
             assert!(got.iter().all(|x| x.is_nan()), "{}", execution.case);
-            let got = execution.run(&left, &right, &Default::default(), Run::new(execution.planned(), 1)).unwrap();
+            let got =
+                execution.run(&left, &right, &Default::default(), Run::new(execution.planned(), 1)).unwrap();
             assert!(got.iter().all(|x| x.is_finite()), "{}", execution.case);
         });
     }

@@ -1,14 +1,21 @@
 //! Laws of convolution, on integers and therefore exact: they need no reference, so they hold or fail by themselves.
 
 use convolve::{Conv2d, Operand, Padding};
-use convolve_testkit::data::{Fill, Random, floats};
+use convolve_testkit::data::{Random, floats};
 use convolve_testkit::reference::{len, shape};
 use convolve_testkit::{Case, Direction, Scope, strategy};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 /// Runs a case on integers in the order of indices, in the layouts of the case; none when the algorithm refuses the problem.
-fn run(scope: &Scope, case: Case, conv: Conv2d, direction: Direction, left: &[i64], right: &[i64]) -> Option<Vec<i64>> {
+fn run(
+    scope: &Scope,
+    case: Case,
+    conv: Conv2d,
+    direction: Direction,
+    left: &[i64],
+    right: &[i64],
+) -> Option<Vec<i64>> {
     let conv = conv.layout(case.conv.layout).weight_layout(case.conv.weight_layout);
     let case = Case { conv, direction, ..case };
     let execution = match scope.algorithms.ready(case) {
@@ -299,10 +306,13 @@ proptest! {
 fn gradients_are_central_differences() {
     for text in ["mb1ic2ih4oc3kh3ph1", "mb2ic1ih5oc2kh2sh2ph0", "g2mb1ic2ih4oc4kh3ph2dh1"] {
         let conv: Conv2d = text.parse().unwrap();
-        let [src, weights, dst] = [Operand::Src, Operand::Weights, Operand::Dst].map(|o| integers(&conv, o, 7));
+        let [src, weights, dst] =
+            [Operand::Src, Operand::Weights, Operand::Dst].map(|o| integers(&conv, o, 7));
         let scope = Scope::everything().serial();
         scope.for_each(conv, Direction::Forward, |case, _| {
-            let loss = |src: &[i64], weights: &[i64]| forward(&scope, case, conv, src, weights).map(|y| inner(&y, &dst));
+            let loss = |src: &[i64], weights: &[i64]| {
+                forward(&scope, case, conv, src, weights).map(|y| inner(&y, &dst))
+            };
             for (direction, values, other) in
                 [(Direction::BackwardData, &src, &weights), (Direction::BackwardWeights, &weights, &src)]
             {

@@ -106,8 +106,10 @@ fn the_alarm_notices_a_lost_term_and_a_rounded_operand() {
         let got = reference::reference(&conv, Direction::Forward, &wide(left), &wide(right));
         (0..got.len()).filter(|&i| (got[i] - exact[i]).abs() > alarm[i]).count()
     };
-    let lost: Vec<f32> = right.iter().enumerate().map(|(i, &w)| if i % 576 == 300 { 0.0 } else { w }).collect();
-    assert!(count(&left, &lost) > exact.len() * 9 / 10);
+    let lost: Vec<f32> =
+        right.iter().enumerate().map(|(i, &w)| if i % 576 == 300 { 0.0 } else { w }).collect();
+    // That tap is absent in the first column, a sixth of all outputs.
+    assert!(count(&left, &lost) > exact.len() * 8 / 10);
     let rounded: Vec<f32> = left.iter().map(|x| f32::from_bits(x.to_bits() & 0xffff_0000)).collect();
     assert!(count(&rounded, &right) > exact.len() * 9 / 10);
     assert_eq!(count(&left, &right), 0);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use convolve::registry::Registered;
 use convolve::{
-    BackwardData, BackwardWeights, Conv2d, Epilogue, Error, Forward, Gradients, Par, Pass, Planner, Update, backward,
+    BackwardData, BackwardWeights, Conv2d, Epilogue, Error, Forward, Gradients, Par, Planner, Update,
+    backward,
 };
 use convolve_testkit::{Direction, Refusal, Scope, problems, strategy};
 use proptest::prelude::*;
@@ -36,9 +37,26 @@ fn reasons_in(dir: &Path, found: &mut BTreeSet<String>) {
 fn every_reason_to_refuse_is_reached_by_some_problem() {
     let mut expected = BTreeSet::new();
     for krate in ["direct", "im2col", "gemm"] {
-        reasons_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(krate).join("src"), &mut expected);
+        reasons_in(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(krate).join("src"),
+            &mut expected,
+        );
     }
     let mut reached = BTreeSet::new();
+    // Too large for anything but an answer.
+    let large = Conv2d::new(1 << 18, 1, 3).input([1 << 20, 1 << 20]).padding(1);
+    for conv in [large, large.batch(2), Conv2d::new(1, 1 << 18, 3).input([1 << 20, 1 << 20]).padding(1)] {
+        for conv in Scope::everything().layouts(conv) {
+            let answers = [
+                Planner::new().explain::<Forward>(conv),
+                Planner::new().explain::<BackwardData>(conv),
+                Planner::new().explain::<BackwardWeights>(conv),
+            ];
+            for verdict in answers.into_iter().flat_map(|answer| answer.unwrap().verdicts) {
+                reached.extend(verdict.answer.err().map(|reason| reason.0.to_owned()));
+            }
+        }
+    }
     let files = problems::files();
     for (_, text) in &files {
         for (_, problem) in convolve::problems(text) {
@@ -123,8 +141,14 @@ fn an_algorithm_that_is_forced_and_refuses_is_an_error_with_its_reason() {
         scope.for_each(conv, Direction::Forward, |case, ready| {
             let forced = Planner::new().isa(case.isa).threads(1).accuracy(case.accuracy).only(case.algorithm);
             match (ready, forced.plan::<Forward>(conv)) {
-                (Err(Refusal::Unsupported(said)), Err(Error::Unsupported { algorithm, reason, pass, problem })) => {
-                    assert_eq!((algorithm, reason, pass, problem), (case.algorithm, &*said, "fwd", conv.to_string()));
+                (
+                    Err(Refusal::Unsupported(said)),
+                    Err(Error::Unsupported { algorithm, reason, pass, problem }),
+                ) => {
+                    assert_eq!(
+                        (algorithm, reason, pass, problem),
+                        (case.algorithm, &*said, "fwd", conv.to_string())
+                    );
                     refusals += 1;
                 }
                 (Ok(_), Ok(plan)) => assert_eq!(plan.algorithm(), case.algorithm),
@@ -187,7 +211,9 @@ fn forward_refuses_every_wrong_length_and_writes_nothing() {
             let Ok(plan) = Planner::new().only(name).plan::<Forward>(conv) else { continue };
             let g = *plan.geometry();
             let (s, w, d, c) = (g.src_len(), g.weights_len(), g.dst_len(), conv.out_channels);
-            wrong(w).into_iter().for_each(|len| wrong_length(plan.pack(&vec![0.0; len]).map(drop), "weights", w, len));
+            wrong(w)
+                .into_iter()
+                .for_each(|len| wrong_length(plan.pack(&vec![0.0; len]).map(drop), "weights", w, len));
             let mut packed = plan.pack(&vec![0.0; w]).unwrap();
             for len in wrong(w) {
                 wrong_length(plan.pack_again(&vec![0.0; len], &mut packed), "weights", w, len);
@@ -216,14 +242,20 @@ fn backward_data_refuses_every_wrong_length_and_writes_nothing() {
             let Ok(plan) = Planner::new().only(name).plan::<BackwardData>(conv) else { continue };
             let g = *plan.geometry();
             let (s, w, d) = (g.src_len(), g.weights_len(), g.dst_len());
-            wrong(w).into_iter().for_each(|len| wrong_length(plan.pack(&vec![0.0; len]).map(drop), "weights", w, len));
+            wrong(w)
+                .into_iter()
+                .for_each(|len| wrong_length(plan.pack(&vec![0.0; len]).map(drop), "weights", w, len));
             let packed = plan.pack(&vec![0.0; w]).unwrap();
             let mut workspace = plan.workspace().unwrap();
             let mut run = |d: usize, s: usize| {
                 let mut diff_src = vec![5.0; s];
                 let update = Update::Overwrite;
-                let result = plan.run(&packed, &vec![0.0; d], &mut diff_src, update, &mut workspace, Par::Seq);
-                assert!(result.is_ok() || diff_src.iter().all(|&x| x == 5.0), "{result:?} but it was written");
+                let result =
+                    plan.run(&packed, &vec![0.0; d], &mut diff_src, update, &mut workspace, Par::Seq);
+                assert!(
+                    result.is_ok() || diff_src.iter().all(|&x| x == 5.0),
+                    "{result:?} but it was written"
+                );
                 result
             };
             assert!(run(d, s).is_ok());
@@ -268,19 +300,64 @@ fn one_shot_functions_refuse_every_wrong_length_and_write_nothing() {
         let (s, w, d, c) = (g.src_len(), g.weights_len(), g.dst_len(), conv.out_channels);
         let zeros = |len: usize| vec![0.0; len];
         for len in wrong(s) {
-            wrong_length(convolve::forward(conv, &zeros(len), &zeros(w), &mut zeros(d), Epilogue::NONE), "src", s, len);
-            wrong_length(convolve::backward_data(conv, &zeros(d), &zeros(w), &mut zeros(len)), "diff_src", s, len);
-            wrong_length(convolve::backward_weights(conv, &zeros(len), &zeros(d), &mut zeros(w)), "src", s, len);
+            wrong_length(
+                convolve::forward(conv, &zeros(len), &zeros(w), &mut zeros(d), Epilogue::NONE),
+                "src",
+                s,
+                len,
+            );
+            wrong_length(
+                convolve::backward_data(conv, &zeros(d), &zeros(w), &mut zeros(len)),
+                "diff_src",
+                s,
+                len,
+            );
+            wrong_length(
+                convolve::backward_weights(conv, &zeros(len), &zeros(d), &mut zeros(w)),
+                "src",
+                s,
+                len,
+            );
         }
         for len in wrong(w) {
-            wrong_length(convolve::forward(conv, &zeros(s), &zeros(len), &mut zeros(d), Epilogue::NONE), "weights", w, len);
-            wrong_length(convolve::backward_data(conv, &zeros(d), &zeros(len), &mut zeros(s)), "weights", w, len);
-            wrong_length(convolve::backward_weights(conv, &zeros(s), &zeros(d), &mut zeros(len)), "diff_weights", w, len);
+            wrong_length(
+                convolve::forward(conv, &zeros(s), &zeros(len), &mut zeros(d), Epilogue::NONE),
+                "weights",
+                w,
+                len,
+            );
+            wrong_length(
+                convolve::backward_data(conv, &zeros(d), &zeros(len), &mut zeros(s)),
+                "weights",
+                w,
+                len,
+            );
+            wrong_length(
+                convolve::backward_weights(conv, &zeros(s), &zeros(d), &mut zeros(len)),
+                "diff_weights",
+                w,
+                len,
+            );
         }
         for len in wrong(d) {
-            wrong_length(convolve::forward(conv, &zeros(s), &zeros(w), &mut zeros(len), Epilogue::NONE), "dst", d, len);
-            wrong_length(convolve::backward_data(conv, &zeros(len), &zeros(w), &mut zeros(s)), "diff_dst", d, len);
-            wrong_length(convolve::backward_weights(conv, &zeros(s), &zeros(len), &mut zeros(w)), "diff_dst", d, len);
+            wrong_length(
+                convolve::forward(conv, &zeros(s), &zeros(w), &mut zeros(len), Epilogue::NONE),
+                "dst",
+                d,
+                len,
+            );
+            wrong_length(
+                convolve::backward_data(conv, &zeros(len), &zeros(w), &mut zeros(s)),
+                "diff_dst",
+                d,
+                len,
+            );
+            wrong_length(
+                convolve::backward_weights(conv, &zeros(s), &zeros(len), &mut zeros(w)),
+                "diff_dst",
+                d,
+                len,
+            );
         }
         let run = |lens: [usize; 6]| {
             let [s, w, d, ds, dw, db] = lens;
@@ -326,7 +403,8 @@ fn weights_that_another_plan_packed_are_refused() {
     let mut workspace = plan.workspace().unwrap();
     for other in others {
         let mut foreign = Planner::new().plan::<Forward>(other).unwrap().pack(&weights).unwrap();
-        let error = plan.run(&foreign, &[1.0; 144], &mut dst, Epilogue::NONE, &mut workspace, Par::Seq).unwrap_err();
+        let error =
+            plan.run(&foreign, &[1.0; 144], &mut dst, Epilogue::NONE, &mut workspace, Par::Seq).unwrap_err();
         let Error::Packed { packed, plan: mine } = &error else { panic!("{error}") };
         assert!(packed.contains(&other.to_string()) && mine.contains(&conv.to_string()), "{error}");
         assert!(matches!(plan.pack_again(&weights, &mut foreign), Err(Error::Packed { .. })));
@@ -387,7 +465,9 @@ fn a_workspace_that_is_too_small_is_refused() {
 fn degenerate_problems_are_errors_that_name_the_parameter() {
     let conv = Conv2d::new(4, 6, 3).input(5);
     let parameter = |conv: Conv2d, name: &str| match conv.geometry() {
-        Err(error @ Error::Parameter { .. }) => assert!(error.to_string().starts_with(&format!("{name} = 0")), "{error}"),
+        Err(error @ Error::Parameter { .. }) => {
+            assert!(error.to_string().starts_with(&format!("{name} = 0")), "{error}")
+        }
         other => panic!("{name}: {other:?}"),
     };
     parameter(Conv2d { in_channels: 0, ..conv }, "in_channels");
@@ -405,7 +485,10 @@ fn degenerate_problems_are_errors_that_name_the_parameter() {
     }
     for (kernel, dilation, padding) in [(6, 1, 0), (3, 3, 0), (3, 5, 2), (100, 1, 40)] {
         let conv = Conv2d::new(1, 1, kernel).input(5).dilation(dilation).padding(padding);
-        assert!(matches!(conv.geometry(), Err(Error::KernelDoesNotFit { .. })), "{kernel} {dilation} {padding}");
+        assert!(
+            matches!(conv.geometry(), Err(Error::KernelDoesNotFit { .. })),
+            "{kernel} {dilation} {padding}"
+        );
     }
     for huge in [
         conv.batch(usize::MAX),

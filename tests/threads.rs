@@ -43,10 +43,12 @@ fn bits_do_not_depend_on_the_threads_planned_for() {
                     let Ok(execution) = ready else { return };
                     let name = format!("{} {}", case.algorithm, case.isa);
                     for at in [Where::Seq, Where::Pool(2), Where::Pool(8)] {
-                        let got = execution.run(&left, &right, &How::default(), Run::new(at, seed as u64)).unwrap();
+                        let got =
+                            execution.run(&left, &right, &How::default(), Run::new(at, seed as u64)).unwrap();
                         match &first {
                             Some((same, expected)) if *same == name => {
-                                let agree = convolve_testkit::close::same_bits(execution.shape(), &got, expected);
+                                let agree =
+                                    convolve_testkit::close::same_bits(execution.shape(), &got, expected);
                                 agree.unwrap_or_else(|e| panic!("{case}: run on {at:?}: {e}"));
                             }
                             _ => first = Some((name.clone(), got)),
@@ -109,7 +111,8 @@ fn eight_threads_share_one_plan() {
                 for thread in 0..8 {
                     let (run, expected) = (&run, &expected);
                     scope.spawn(move || {
-                        for (turn, at) in [Where::Seq, Where::Pool(2), Where::Current].into_iter().enumerate() {
+                        for (turn, at) in [Where::Seq, Where::Pool(2), Where::Current].into_iter().enumerate()
+                        {
                             let got = run(at, thread * 3 + turn as u64);
                             convolve_testkit::close::same_bits(execution.shape(), &got, expected).unwrap();
                         }
@@ -127,11 +130,13 @@ fn plans_run_inside_parallel_loops() {
         use rayon::prelude::*;
         for text in PROBLEMS {
             let conv: Conv2d = text.parse().unwrap();
-            let scope = Scope { threads: vec![3], weight_layouts: vec![conv.weight_layout], ..Scope::everything() };
+            let scope =
+                Scope { threads: vec![3], weight_layouts: vec![conv.weight_layout], ..Scope::everything() };
             scope.for_each_execution(conv, |execution| {
                 let (conv, direction) = (execution.case.conv, execution.case.direction);
                 let [left, right] = convolve_testkit::data::Real::Normal.operands(&conv, direction, 1);
-                let run = |at, seed| execution.run(&left, &right, &How::default(), Run::new(at, seed)).unwrap();
+                let run =
+                    |at, seed| execution.run(&left, &right, &How::default(), Run::new(at, seed)).unwrap();
                 let expected = run(Where::Seq, 0);
                 for threads in 1..=3 {
                     convolve_testkit::pool(threads).install(|| {
@@ -172,7 +177,8 @@ fn a_named_pool_gives_the_same_bits() {
 #[test]
 fn planning_twice_takes_the_same_algorithm() {
     for text in PROBLEMS {
-        let names = [1, 2, 3].map(|_| Planner::new().threads(2).plan::<Forward>(text.parse().unwrap()).unwrap().algorithm());
+        let names = [1, 2, 3]
+            .map(|_| Planner::new().threads(2).plan::<Forward>(text.parse().unwrap()).unwrap().algorithm());
         assert_eq!(names, [names[0]; 3]);
     }
 }

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn exact_refuses_nan_infinity_neighbours_and_lengths() {
-        for wrong in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0f32.next_up(), 1.0f32.next_down(), 0.0]
+        for wrong in
+            [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0f32.next_up(), 1.0f32.next_down(), 0.0]
         {
             assert!(exact(SHAPE, &[wrong], &[1]).is_err(), "{wrong}");
         }
@@ -106,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_difference_is_named_by_its_place() {
-        let error = exact([2, 2, 2, 2], &[0.0; 16], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 6]).unwrap_err();
+        let error =
+            exact([2, 2, 2, 2], &[0.0; 16], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 6]).unwrap_err();
         assert_eq!(error, "at [1, 0, 1, 1] of [2, 2, 2, 2]: 0, expected 5; 2 of 16 elements differ");
     }
 
@@ -147,7 +149,9 @@ mod tests {
         assert!(telling(&vec![0; 100], &terms).is_err());
         assert!(telling(&vec![7; 100], &terms).is_err());
         assert!(telling(&telling_values.iter().map(|x| x % 3 + 1).collect::<Vec<_>>(), &terms).is_err());
-        assert!(telling(&telling_values.iter().map(|x| (x - 71).max(0)).collect::<Vec<_>>(), &terms).is_err());
+        assert!(
+            telling(&telling_values.iter().map(|x| (x - 71).max(0)).collect::<Vec<_>>(), &terms).is_err()
+        );
         // Elements without terms are zero by right, and too few cannot be judged.
         assert!(telling(&vec![0; 100], &vec![0; 100]).is_ok());
         assert!(telling(&[0; 31], &[1; 31]).is_ok());

@@ -64,7 +64,12 @@ pub fn a_batch_is_its_images(scope: &Scope, execution: &Execution, seed: u64) ->
 ///
 /// # Errors
 /// The first that differs.
-pub fn every_fused_isa_has_the_same_bits(scope: &Scope, conv: Conv2d, direction: Direction, seed: u64) -> Agree {
+pub fn every_fused_isa_has_the_same_bits(
+    scope: &Scope,
+    conv: Conv2d,
+    direction: Direction,
+    seed: u64,
+) -> Agree {
     let mut agree = Ok(());
     let mut first: Option<(&'static str, Vec<f32>)> = None;
     scope.for_each(conv, direction, |case, ready| {

@@ -17,5 +17,6 @@ pub mod strategy;
 
 pub use oracle::{Agree, Tally};
 pub use run::{
-    Algorithms, Case, Direction, Execution, How, NAMES, Refusal, Run, Scope, TINY, Where, isas, pool, watchdog,
+    Algorithms, Case, Direction, Execution, How, NAMES, Refusal, Run, Scope, TINY, Where, isas, pool,
+    watchdog,
 };

@@ -52,7 +52,10 @@ impl fmt::Display for Tally {
         }
         let refused: u64 = self.refused.values().sum();
         let (problems, executions, mismatches) = (self.problems, self.executions, self.mismatches.len());
-        write!(f, "{problems} problems, {executions} executions, {refused} refused, {mismatches} mismatches")?;
+        write!(
+            f,
+            "{problems} problems, {executions} executions, {refused} refused, {mismatches} mismatches"
+        )?;
         for ((direction, algorithm, reason), count) in &self.refused {
             write!(f, "\n  {count} refused: {direction} {algorithm}: {reason}")?;
         }

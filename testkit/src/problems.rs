@@ -109,12 +109,14 @@ pub fn files() -> Vec<(&'static str, String)> {
     let mut smoke = "# A few problems of every other file here; for a check in seconds.\n".to_owned();
     let mut files = Vec::new();
     for Family { file, about, problems } in &families {
-        let mut text =
-            format!("# {about}\n# Made by `cargo run -p convolve-testkit --bin problems`: edit that, not this.\n");
+        let mut text = format!(
+            "# {about}\n# Made by `cargo run -p convolve-testkit --bin problems`: edit that, not this.\n"
+        );
         problems.iter().for_each(|conv| text += &format!("{conv}\n"));
         files.push((*file, text));
         smoke += &format!("\n# {about}\n");
-        let small: Vec<_> = problems.iter().filter(|c| c.geometry().is_ok_and(|g| g.macs() < 200_000)).collect();
+        let small: Vec<_> =
+            problems.iter().filter(|c| c.geometry().is_ok_and(|g| g.macs() < 200_000)).collect();
         let mut chosen: Vec<usize> = (0..12).map(|_| random.below(small.len())).collect();
         chosen.sort_unstable();
         chosen.dedup();
@@ -173,7 +175,11 @@ fn dilation() -> Vec<Conv2d> {
         for dilation in 2..=6 {
             for pad in [0, 1, dilation, dilation * (kernel - 1) / 2, dilation * (kernel - 1)] {
                 let conv = Conv2d::new(4, 9, kernel).dilation(dilation).padding(pad);
-                all.extend([conv.input(13), conv.input(7).stride(2), conv.input([5, 18]).stride([dilation, 1])]);
+                all.extend([
+                    conv.input(13),
+                    conv.input(7).stride(2),
+                    conv.input([5, 18]).stride([dilation, 1]),
+                ]);
                 all.push(conv.input(3).padding(dilation * (kernel - 1)));
             }
         }
@@ -194,7 +200,9 @@ fn small_spatial() -> Vec<Conv2d> {
         for kernel in [1, 2, 3, 5, 7] {
             for pad in 0..=6 {
                 all.push(Conv2d::new(16, 16, kernel).input(input).padding(pad));
-                all.push(Conv2d::new(5, 33, kernel).input([input, 5 - input]).padding(pad).stride(2).batch(2));
+                all.push(
+                    Conv2d::new(5, 33, kernel).input([input, 5 - input]).padding(pad).stride(2).batch(2),
+                );
             }
         }
     }
@@ -293,7 +301,9 @@ fn pointwise() -> Vec<Conv2d> {
             all.push(Conv2d::new(ic, 17, 1).input([1, pixels]).batch(2));
         }
     }
-    for (ic, oc, size) in [(256, 64, 7), (64, 256, 7), (512, 32, 4), (1000, 3, 3), (3, 1000, 3), (300, 300, 2)] {
+    for (ic, oc, size) in
+        [(256, 64, 7), (64, 256, 7), (512, 32, 4), (1000, 3, 3), (3, 1000, 3), (300, 300, 2)]
+    {
         all.push(Conv2d::new(ic, oc, 1).input(size));
         all.push(Conv2d::new(ic, oc, 1).input(2 * size).stride(2));
         all.push(Conv2d::new(ic, oc, 1).input(size).padding(1));
@@ -346,7 +356,10 @@ fn equal_sizes() -> Vec<Conv2d> {
         let conv = Conv2d::new(n, n, 3).input(n).padding(1);
         all.extend([conv, conv.batch(n.min(4)), conv.groups(n), conv.stride(2)]);
         if n <= 9 {
-            all.extend([Conv2d::new(n, n, n).input(n), Conv2d::new(n, n, n).input(n).padding(n - 1).batch(n)]);
+            all.extend([
+                Conv2d::new(n, n, n).input(n),
+                Conv2d::new(n, n, n).input(n).padding(n - 1).batch(n),
+            ]);
             all.push(Conv2d::new(n, n, n).input(2 * n - 1).batch(n));
         }
         all.push(Conv2d::new(n, n, 1).input(n).batch(n.min(9)));
@@ -369,7 +382,8 @@ fn layers() -> Vec<Conv2d> {
             } else if conv.input[1] > 28 {
                 conv.input = conv.input.map(|size| size.div_ceil(2));
             } else {
-                conv.in_channels = if conv.in_channels > 16 { conv.in_channels / 2 } else { conv.in_channels };
+                conv.in_channels =
+                    if conv.in_channels > 16 { conv.in_channels / 2 } else { conv.in_channels };
                 conv.out_channels /= 2;
                 conv.groups = conv.groups.min(conv.in_channels).min(conv.out_channels);
             }

@@ -69,9 +69,7 @@ fn triples(conv: &Conv2d, index: usize) -> Vec<[usize; 3]> {
 /// Visits every multiplication as offsets `(src, weights, dst)` in the order of indices.
 pub fn visit(conv: &Conv2d, mut f: impl FnMut(usize, usize, usize)) {
     let [src, weights, dst] = [Operand::Src, Operand::Weights, Operand::Dst].map(|o| shape(conv, o));
-    let at = |shape: [usize; 4], [a, b, c, d]: [usize; 4]| {
-        ((a * shape[1] + b) * shape[2] + c) * shape[3] + d
-    };
+    let at = |shape: [usize; 4], [a, b, c, d]: [usize; 4]| ((a * shape[1] + b) * shape[2] + c) * shape[3] + d;
     let [rows, columns] = [triples(conv, 0), triples(conv, 1)];
     let group_out = conv.out_channels / conv.groups;
     for n in 0..conv.batch {

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use convolve::registry::Registered;
 use convolve::{
-    Accuracy, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches, Conv2d,
-    Epilogue, Error, Execute, Forward, ForwardArgs, Geometry, Isa, Layout, Operand, Par, Pass, Plan, Planner,
-    Problem, Update, WeightLayout,
+    Accuracy, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches,
+    Conv2d, Epilogue, Error, Execute, Forward, ForwardArgs, Geometry, Isa, Layout, Operand, Par, Pass, Plan,
+    Planner, Problem, Update, WeightLayout,
 };
 
 use crate::data::Random;
@@ -68,7 +68,10 @@ impl FromStr for Direction {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
         let known = Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|d| d.name() == name).ok_or(format!("`{name}` is no pass; there are: {known}"))
+        Self::ALL
+            .into_iter()
+            .find(|d| d.name() == name)
+            .ok_or(format!("`{name}` is no pass; there are: {known}"))
     }
 }
 
@@ -157,7 +160,9 @@ impl Algorithms {
         let ready = match case.direction {
             Direction::Forward => self.make::<Forward>(&case, &self.forward, geometry)?,
             Direction::BackwardData => self.make::<BackwardData>(&case, &self.backward_data, geometry)?,
-            Direction::BackwardWeights => self.make::<BackwardWeights>(&case, &self.backward_weights, geometry)?,
+            Direction::BackwardWeights => {
+                self.make::<BackwardWeights>(&case, &self.backward_weights, geometry)?
+            }
         };
         Ok(Execution { case, geometry, ready })
     }
@@ -327,8 +332,12 @@ impl Ready for Raw<BackwardWeights> {
         self.0.workspace_len()
     }
     fn go(&self, t: Tensors<'_>, how: &How<'_>, _: f32, par: Par<'_>) -> Result<(), Error> {
-        let args =
-            BackwardWeightsArgs { src: t.left, diff_dst: t.right, diff_weights: t.result, update: update(how) };
+        let args = BackwardWeightsArgs {
+            src: t.left,
+            diff_dst: t.right,
+            diff_weights: t.result,
+            update: update(how),
+        };
         self.0.run(args, t.workspace, par);
         Ok(())
     }
@@ -484,7 +493,10 @@ pub fn isas() -> Vec<Isa> {
         eprintln!("ISAs that ran: {}; not on this CPU: {absent}", names.join(", "));
         let required = std::env::var("CONVOLVE_REQUIRE_ISAS").unwrap_or_default();
         for name in required.split(',').filter(|name| !name.is_empty()) {
-            assert!(names.contains(&name), "CONVOLVE_REQUIRE_ISAS asks for `{name}`, which this CPU does not have");
+            assert!(
+                names.contains(&name),
+                "CONVOLVE_REQUIRE_ISAS asks for `{name}`, which this CPU does not have"
+            );
         }
     });
     here.to_vec()
@@ -536,7 +548,10 @@ impl Scope {
     pub fn everything() -> Self {
         let this = Self::of(Algorithms::registered());
         for direction in Direction::ALL {
-            assert!(!this.algorithms.names(direction).is_empty(), "no algorithm is registered for {direction}");
+            assert!(
+                !this.algorithms.names(direction).is_empty(),
+                "no algorithm is registered for {direction}"
+            );
         }
         this
     }

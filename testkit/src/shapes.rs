@@ -203,13 +203,18 @@ mod tests {
     fn the_suites_have_the_known_sizes() {
         let count = |name| suite(name).unwrap().len();
         assert_eq!(count("all"), 38);
-        let gmacs = |name| suite(name).unwrap().iter().map(|p| p.conv.geometry().unwrap().macs()).sum::<u64>() as f64 / 1e9;
+        let gmacs = |name| {
+            suite(name).unwrap().iter().map(|p| p.conv.geometry().unwrap().macs()).sum::<u64>() as f64 / 1e9
+        };
         // VGG-16 has 15.3 GMAC in its convolutions; conv3_2, conv4_2 and conv5_1 occur twice, twice and three times.
         let again = |name: &str| {
             let suite = suite("vgg16").unwrap();
-            suite.iter().find(|p| p.name.as_deref() == Some(name)).unwrap().conv.geometry().unwrap().macs() as f64 / 1e9
+            suite.iter().find(|p| p.name.as_deref() == Some(name)).unwrap().conv.geometry().unwrap().macs()
+                as f64
+                / 1e9
         };
-        let all = gmacs("vgg16") + again("vgg16:conv3_2") + again("vgg16:conv4_2") + 2.0 * again("vgg16:conv5_1");
+        let all =
+            gmacs("vgg16") + again("vgg16:conv3_2") + again("vgg16:conv4_2") + 2.0 * again("vgg16:conv5_1");
         assert!((15.3..15.4).contains(&all), "{all}");
     }
 }

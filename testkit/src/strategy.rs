@@ -179,18 +179,20 @@ pub fn anything() -> impl Strategy<Value = Conv2d> {
     ];
     let layout = (select(&Layout::ALL[..]), select(&WeightLayout::ALL[..]));
     ([number(), number(), number(), number()], pair(), pair(), pair(), pair(), padding, layout).prop_map(
-        |([batch, in_channels, out_channels, groups], input, kernel, stride, dilation, padding, layouts)| Conv2d {
-            batch,
-            in_channels,
-            out_channels,
-            groups,
-            input,
-            kernel,
-            stride,
-            dilation,
-            padding,
-            layout: layouts.0,
-            weight_layout: layouts.1,
+        |([batch, in_channels, out_channels, groups], input, kernel, stride, dilation, padding, layouts)| {
+            Conv2d {
+                batch,
+                in_channels,
+                out_channels,
+                groups,
+                input,
+                kernel,
+                stride,
+                dilation,
+                padding,
+                layout: layouts.0,
+                weight_layout: layouts.1,
+            }
         },
     )
 }
@@ -237,7 +239,8 @@ mod tests {
         often("more than a tile", 100, &|c| c.out_channels / c.groups > nr);
         let rows = |c: &Conv2d, k| {
             (0..2).any(|i| {
-                let room = c.input[i] + sides(c)[i][0] + sides(c)[i][1] - c.dilation[i] * (c.kernel[i] - 1) - 1;
+                let room =
+                    c.input[i] + sides(c)[i][0] + sides(c)[i][1] - c.dilation[i] * (c.kernel[i] - 1) - 1;
                 c.stride[i] > 1 && (room % c.stride[i] != 0) == k
             })
         };

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use convolve::{
-    Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Conv2d, Estimate, Execute,
-    Forward, ForwardArgs, Geometry, Layout, Par, Problem, Unsupported, Update, definition,
+    Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Conv2d, Estimate,
+    Execute, Forward, ForwardArgs, Geometry, Layout, Par, Problem, Unsupported, Update, definition,
 };
 use convolve_testkit::{Algorithms, Direction, How, Run, Scope, Where, close, data, laws, strategy};
 use proptest::strategy::{Strategy, ValueTree};
@@ -128,7 +128,12 @@ impl Ready {
             && conv.stride[1] > 1
         {
             let shift = left.min(1);
-            wrong = wrong.padding(convolve::Padding::Explicit { top, bottom, left: left - shift, right: right + shift });
+            wrong = wrong.padding(convolve::Padding::Explicit {
+                top,
+                bottom,
+                left: left - shift,
+                right: right + shift,
+            });
         }
         let geometry = &wrong.geometry().unwrap();
         let (src, dst) = (geometry.src(), geometry.dst());
@@ -151,14 +156,18 @@ impl Ready {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         match bug {
             Bug::NotANumber if len > 2 => result[len / 2] = f32::NAN,
-            Bug::DirtyWorkspace => result.iter_mut().for_each(|x| *x += workspace[3] * 0.0 + workspace[3].min(0.0)),
+            Bug::DirtyWorkspace => {
+                result.iter_mut().for_each(|x| *x += workspace[3] * 0.0 + workspace[3].min(0.0))
+            }
             Bug::TailMask => {
                 let width = conv.input[1].max(1);
                 for row in (1..len.div_ceil(width)).filter(|_| !width.is_multiple_of(8)) {
                     result[row * width] = 0.0;
                 }
             }
-            Bug::Unrepeatable if RUNS.fetch_add(1, Ordering::Relaxed) % 2 == 1 => result.iter_mut().for_each(nudge),
+            Bug::Unrepeatable if RUNS.fetch_add(1, Ordering::Relaxed) % 2 == 1 => {
+                result.iter_mut().for_each(nudge)
+            }
             Bug::BatchOrder => result.iter_mut().take(if conv.batch > 1 { 3 } else { 0 }).for_each(nudge),
             _ => {}
         }
@@ -307,9 +316,15 @@ fn every_planted_bug_is_caught() {
 #[test]
 fn a_failing_case_can_be_pasted_back() {
     let failure = scope(Bug::MissingTap).check("mb1ic3ih5oc4kh3ph1".parse().unwrap(), 0).mismatches.remove(0);
-    for part in
-        ["--algorithm toy", "--pass fwd", "--layout NCHW", "--weight-layout OIHW", "--isa ", "--threads 1", "mb1ic3ih5"]
-    {
+    for part in [
+        "--algorithm toy",
+        "--pass fwd",
+        "--layout NCHW",
+        "--weight-layout OIHW",
+        "--isa ",
+        "--threads 1",
+        "mb1ic3ih5",
+    ] {
         assert!(failure.contains(part), "{failure}");
     }
 }

@@ -89,7 +89,12 @@ impl<'a, T: Send> BlockMut<'a, T> {
     /// When the lengths differ.
     pub fn new(data: &'a mut [T], extent: [usize; 3]) -> Self {
         assert_eq!(data.len(), extent.iter().product::<usize>(), "extent {extent:?}");
-        Self { base: data.as_mut_ptr(), strides: [extent[1] * extent[2], extent[2]], extent, marker: PhantomData }
+        Self {
+            base: data.as_mut_ptr(),
+            strides: [extent[1] * extent[2], extent[2]],
+            extent,
+            marker: PhantomData,
+        }
     }
 
     /// Size along each axis.
@@ -155,13 +160,21 @@ impl<'a, T: Send> BlockMut<'a, T> {
     }
 
     /// The box of those ranges within the box at `base`. The caller must not use overlapping ones at a time.
-    fn part<'b>(base: *mut T, strides: [usize; 2], extent: [usize; 3], ranges: &[Range<usize>; 3]) -> BlockMut<'b, T> {
+    fn part<'b>(
+        base: *mut T,
+        strides: [usize; 2],
+        extent: [usize; 3],
+        ranges: &[Range<usize>; 3],
+    ) -> BlockMut<'b, T> {
         for (range, extent) in ranges.iter().zip(extent) {
             assert!(range.start <= range.end && range.end <= extent);
         }
         let empty = ranges.iter().any(|range| range.is_empty());
-        let offset =
-            if empty { 0 } else { ranges[0].start * strides[0] + ranges[1].start * strides[1] + ranges[2].start };
+        let offset = if empty {
+            0
+        } else {
+            ranges[0].start * strides[0] + ranges[1].start * strides[1] + ranges[2].start
+        };
         // SAFETY: the ranges are inside the box, so its first cell is inside the buffer.
         let base = unsafe { base.add(offset) };
         BlockMut { base, strides, extent: [0, 1, 2].map(|axis| ranges[axis].len()), marker: PhantomData }
@@ -189,13 +202,19 @@ mod tests {
         let extent = [3, 10, 7];
         let cuts = [Cut { unit: 1, block: 1 }, Cut { unit: 5, block: 3 }, Cut { unit: 7, block: 2 }];
         let mut data = vec![0u32; 210];
-        BlockMut::new(&mut data, extent).for_each_piece(cuts, Par::Current, &mut [], 0, &|ranges, mut piece, _| {
-            for i in 0..ranges[0].len() {
-                for j in 0..ranges[1].len() {
-                    piece.row(i, j).iter_mut().for_each(|cell| *cell += 1);
+        BlockMut::new(&mut data, extent).for_each_piece(
+            cuts,
+            Par::Current,
+            &mut [],
+            0,
+            &|ranges, mut piece, _| {
+                for i in 0..ranges[0].len() {
+                    for j in 0..ranges[1].len() {
+                        piece.row(i, j).iter_mut().for_each(|cell| *cell += 1);
+                    }
                 }
-            }
-        });
+            },
+        );
         assert_eq!(data, vec![1; 210]);
     }
 

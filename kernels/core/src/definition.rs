@@ -39,7 +39,9 @@ pub fn for_each_mac(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usi
     let ([oh, ow], [kh, kw]) = (geometry.output(), conv.kernel);
     let [[top, _], [left, _]] = geometry.padding();
     let inside = |o: usize, k: usize, axis: usize, before: usize| {
-        (o * conv.stride[axis] + k * conv.dilation[axis]).checked_sub(before).filter(|&i| i < conv.input[axis])
+        (o * conv.stride[axis] + k * conv.dilation[axis])
+            .checked_sub(before)
+            .filter(|&i| i < conv.input[axis])
     };
     for n in 0..conv.batch {
         for oc in 0..conv.out_channels {
@@ -52,7 +54,8 @@ pub fn for_each_mac(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usi
                             let Some(iy) = inside(y, ky, 0, top) else { continue };
                             for kx in 0..kw {
                                 let Some(ix) = inside(x, kx, 1, left) else { continue };
-                                let s = n * src.image + channel * src.channel + iy * src.row + ix * src.column;
+                                let s =
+                                    n * src.image + channel * src.channel + iy * src.row + ix * src.column;
                                 visit(s, weights.at(oc, ic, [ky, kx]), d);
                             }
                         }

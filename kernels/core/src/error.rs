@@ -70,7 +70,9 @@ pub enum Error {
         padded: usize,
     },
     /// A size does not fit the address space.
-    #[error("{what} of {problem} does not fit the address space ({bits} bits): split the batch or the channels")]
+    #[error(
+        "{what} of {problem} does not fit the address space ({bits} bits): split the batch or the channels"
+    )]
     TooLarge {
         /// Which size overflowed.
         what: &'static str,
@@ -133,7 +135,9 @@ pub enum Error {
     #[error(transparent)]
     Isa(#[from] IsaError),
     /// Weights packed by another plan were handed to this one.
-    #[error("these weights were packed for {packed}, but the plan is for {plan}: call `pack` of the plan that runs them")]
+    #[error(
+        "these weights were packed for {packed}, but the plan is for {plan}: call `pack` of the plan that runs them"
+    )]
     Packed {
         /// Problem and algorithm that packed them.
         packed: String,

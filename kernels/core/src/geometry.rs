@@ -91,14 +91,19 @@ impl Geometry {
         for (parameter, value) in at_least_one {
             if value == 0 {
                 let reason = match parameter {
-                    "dilation height" | "dilation width" => "it must be at least 1; 1 is dense (oneDNN counts from 0)",
-                    "input height" | "input width" => "it must be at least 1; set it with `.input([height, width])`",
+                    "dilation height" | "dilation width" => {
+                        "it must be at least 1; 1 is dense (oneDNN counts from 0)"
+                    }
+                    "input height" | "input width" => {
+                        "it must be at least 1; set it with `.input([height, width])`"
+                    }
                     _ => "it must be at least 1",
                 };
                 return Err(Error::Parameter { parameter, value, reason });
             }
         }
-        for (parameter, channels) in [("in_channels", conv.in_channels), ("out_channels", conv.out_channels)] {
+        for (parameter, channels) in [("in_channels", conv.in_channels), ("out_channels", conv.out_channels)]
+        {
             if channels % conv.groups != 0 {
                 let suggestion = nearest_groups(conv.in_channels, conv.out_channels, conv.groups);
                 return Err(Error::Groups { parameter, channels, groups: conv.groups, suggestion });
@@ -121,7 +126,10 @@ impl Geometry {
         let images = conv.batch.max(1);
         let mut lens = [
             len("src", [images, conv.in_channels, conv.input[0], conv.input[1]])?,
-            len("weights", [conv.out_channels, conv.in_channels / conv.groups, conv.kernel[0], conv.kernel[1]])?,
+            len(
+                "weights",
+                [conv.out_channels, conv.in_channels / conv.groups, conv.kernel[0], conv.kernel[1]],
+            )?,
             len("dst", [images, conv.out_channels, output[0], output[1]])?,
         ];
         if conv.batch == 0 {
@@ -137,9 +145,11 @@ impl Geometry {
         let (input, kernel) = (conv.input[axis], conv.kernel[axis]);
         let (stride, dilation) = (conv.stride[axis], conv.dilation[axis]);
         let overflow = || too_large("the padded input", conv);
-        let extent = (kernel - 1).checked_mul(dilation).and_then(|e| e.checked_add(1)).ok_or_else(overflow)?;
+        let extent =
+            (kernel - 1).checked_mul(dilation).and_then(|e| e.checked_add(1)).ok_or_else(overflow)?;
         let same = |lower: bool| {
-            let total = ((input.div_ceil(stride) - 1).checked_mul(stride)?.checked_add(extent)?).saturating_sub(input);
+            let total = ((input.div_ceil(stride) - 1).checked_mul(stride)?.checked_add(extent)?)
+                .saturating_sub(input);
             let (small, large) = (total / 2, total - total / 2);
             Some(if lower { [large, small] } else { [small, large] })
         };
@@ -151,12 +161,24 @@ impl Geometry {
         };
         // Half the range, so that signed displacements of taps never overflow either.
         let padded = input.checked_add(begin).and_then(|p| p.checked_add(end)).ok_or_else(overflow)?;
-        if padded > isize::MAX as usize / 2 || extent > isize::MAX as usize / 2 || stride > isize::MAX as usize / 2 {
+        if padded > isize::MAX as usize / 2
+            || extent > isize::MAX as usize / 2
+            || stride > isize::MAX as usize / 2
+        {
             return Err(overflow());
         }
         if extent > padded {
             let axis = AXES[axis];
-            return Err(Error::KernelDoesNotFit { axis, kernel, dilation, extent, input, begin, end, padded });
+            return Err(Error::KernelDoesNotFit {
+                axis,
+                kernel,
+                dilation,
+                extent,
+                input,
+                begin,
+                end,
+                padded,
+            });
         }
         Ok(((padded - extent) / stride + 1, [begin, end]))
     }
@@ -256,7 +278,10 @@ impl Geometry {
 
     /// The forward pass as one phase over `src`.
     pub fn forward(&self) -> Phase {
-        Phase { axes: [0, 1].map(|axis| AxisPhase::forward(&self.conv, axis, self.padding[axis][0], self.output[axis])) }
+        Phase {
+            axes: [0, 1]
+                .map(|axis| AxisPhase::forward(&self.conv, axis, self.padding[axis][0], self.output[axis])),
+        }
     }
 
     /// The backward-data pass as `min(stride, input)` phases per axis over `diff_dst`, in row-major order of their start.
@@ -267,7 +292,13 @@ impl Geometry {
             (0..columns).map(move |column| Phase {
                 axes: [0, 1].map(|axis| {
                     let start = [row, column][axis];
-                    AxisPhase::backward_data(&this.conv, axis, this.padding[axis][0], this.output[axis], start)
+                    AxisPhase::backward_data(
+                        &this.conv,
+                        axis,
+                        this.padding[axis][0],
+                        this.output[axis],
+                        start,
+                    )
                 }),
             })
         })
@@ -312,7 +343,8 @@ impl Geometry {
         match operand {
             Operand::Src | Operand::Dst => {
                 // In 128 bits: the output channels times the pixels of the input are no operand's length.
-                let as_input = [conv.batch, conv.out_channels, conv.input[0], conv.input[1]].map(|size| size as u128);
+                let as_input =
+                    [conv.batch, conv.out_channels, conv.input[0], conv.input[1]].map(|size| size as u128);
                 let of_one = if operand == Operand::Src {
                     conv.in_channels * conv.input[0] * conv.input[1]
                 } else {
@@ -321,16 +353,24 @@ impl Geometry {
                 if got != 0 && got.is_multiple_of(of_one) {
                     format!("; did you mean batch = {}?", got / of_one)
                 } else if operand == Operand::Dst && got != 0 && got as u128 == as_input.iter().product() {
-                    format!("; an output as large as the input needs padding, e.g. `.padding(Padding::Same)`, and gives {}x{} here", self.output[0], self.output[1])
+                    format!(
+                        "; an output as large as the input needs padding, e.g. `.padding(Padding::Same)`, and gives {}x{} here",
+                        self.output[0], self.output[1]
+                    )
                 } else {
                     String::new()
                 }
             }
             Operand::Weights => {
                 let dense = conv.out_channels as u128 * conv.in_channels as u128 * self.taps() as u128;
-                let groups = if got == 0 || !dense.is_multiple_of(got as u128) { 0 } else { dense / got as u128 };
+                let groups =
+                    if got == 0 || !dense.is_multiple_of(got as u128) { 0 } else { dense / got as u128 };
                 match usize::try_from(groups) {
-                    Ok(groups) if groups > 0 && conv.in_channels.is_multiple_of(groups) && conv.out_channels.is_multiple_of(groups) => {
+                    Ok(groups)
+                        if groups > 0
+                            && conv.in_channels.is_multiple_of(groups)
+                            && conv.out_channels.is_multiple_of(groups) =>
+                    {
                         format!("; did you mean groups = {groups}?")
                     }
                     _ => String::new(),

@@ -86,37 +86,64 @@ impl WeightSums {
         let (ic, taps) = (geometry.group_in(), geometry.taps());
         let oc_cut = Cut { unit: geometry.group_out(), block: block[0] };
         let ic_cut = Cut { unit: ic, block: block[1] };
+        // All taps of an input channel are neighbours in OIHW, so one row of the box is one output channel.
+        let all_taps = Cut { unit: ic_cut.unit * taps, block: ic_cut.block * taps };
         let (extent, cuts) = match conv.weight_layout {
-            WeightLayout::Oihw => ([conv.out_channels, ic, taps], [oc_cut, ic_cut, Cut::whole(taps)]),
+            WeightLayout::Oihw => ([conv.out_channels, 1, ic * taps], [oc_cut, Cut::whole(1), all_taps]),
             WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [oc_cut, Cut::whole(taps), ic_cut]),
             WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), ic_cut, oc_cut]),
         };
         let gradient = BlockMut::new(gradient, extent);
         gradient.for_each_piece(cuts, par, workspace, lane_len, &|[a, b, c], mut piece, lane| {
             let (oc, ic) = match conv.weight_layout {
-                WeightLayout::Oihw => (a, b),
+                WeightLayout::Oihw => (a, c.start / taps..c.end / taps),
                 WeightLayout::Ohwi => (a, c),
                 WeightLayout::Hwio => (c, b),
             };
             let task = WeightTask { oc, ic };
             let Self { sums, nr } = reduce(&task, lane);
-            let (sums, oc, panels) = (&lane[sums], task.oc.len(), task.ic.len().div_ceil(nr));
-            let sum = |o: usize, i: usize, tap: usize| sums[((tap * panels + i / nr) * oc + o) * nr + i % nr];
-            for i in 0..piece.extent()[0] {
-                for j in 0..piece.extent()[1] {
-                    for (k, to) in piece.row(i, j).iter_mut().enumerate() {
-                        let value = match conv.weight_layout {
-                            WeightLayout::Oihw => sum(i, j, k),
-                            WeightLayout::Ohwi => sum(i, k, j),
-                            WeightLayout::Hwio => sum(k, j, i),
-                        };
-                        *to = match update {
-                            Update::Overwrite => value,
-                            Update::Accumulate => *to + value,
-                        };
-                    }
+            deliver(&lane[sums], nr, taps, &task, conv.weight_layout, update, &mut piece);
+        });
+    }
+}
+
+/// Writes the sums of a task in the order of the weights.
+fn deliver(
+    sums: &[f32],
+    nr: usize,
+    taps: usize,
+    task: &WeightTask,
+    layout: WeightLayout,
+    update: Update,
+    piece: &mut BlockMut<'_, f32>,
+) {
+    let put = |to: &mut f32, value: f32| match update {
+        Update::Overwrite => *to = value,
+        Update::Accumulate => *to += value,
+    };
+    let (oc, ic) = (task.oc.len(), task.ic.len());
+    for (plane, sums) in sums.chunks_exact(oc * nr).enumerate() {
+        let (tap, first) = (plane / ic.div_ceil(nr), plane % ic.div_ceil(nr) * nr);
+        let valid = nr.min(ic - first);
+        match layout {
+            WeightLayout::Oihw => {
+                for (o, sums) in sums.chunks_exact(nr).enumerate() {
+                    let to = piece.row(o, 0)[first * taps + tap..].iter_mut().step_by(taps);
+                    to.zip(&sums[..valid]).for_each(|(to, sum)| put(to, *sum));
                 }
             }
-        });
+            WeightLayout::Ohwi => {
+                for (o, sums) in sums.chunks_exact(nr).enumerate() {
+                    let to = &mut piece.row(o, tap)[first..first + valid];
+                    to.iter_mut().zip(sums).for_each(|(to, sum)| put(to, *sum));
+                }
+            }
+            WeightLayout::Hwio => {
+                for i in 0..valid {
+                    let to = piece.row(tap, first + i).iter_mut();
+                    to.zip(sums[i..].iter().step_by(nr)).for_each(|(to, sum)| put(to, *sum));
+                }
+            }
+        }
     }
 }

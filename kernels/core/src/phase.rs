@@ -196,7 +196,8 @@ impl AxisPhase {
 
     /// Positions `i` whose output `start + i*step` lies in `outputs`.
     pub fn positions(&self, outputs: Range<usize>) -> Range<usize> {
-        let at_or_after = |output: usize| output.saturating_sub(self.start).div_ceil(self.step).min(self.count);
+        let at_or_after =
+            |output: usize| output.saturating_sub(self.start).div_ceil(self.step).min(self.count);
         let end = at_or_after(outputs.end);
         at_or_after(outputs.start).min(end)..end
     }

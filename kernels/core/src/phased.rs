@@ -3,8 +3,8 @@
 
 use crate::phase::Phase;
 use crate::{
-    BackwardData, BackwardDataArgs, Epilogue, Execute, Forward, ForwardArgs, Geometry, Layout, Par, Strides, Update,
-    WeightStrides,
+    BackwardData, BackwardDataArgs, Epilogue, Execute, Forward, ForwardArgs, Geometry, Layout, Par, Strides,
+    Update, WeightStrides,
 };
 
 /// Which tensor is read: `src` (forward) or `diff_dst` (backward-data).

@@ -19,8 +19,8 @@
 use crate::Direct;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
-    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Caches, Estimate, Execute, Geometry, Layout, Par, Problem,
-    Unsupported, WeightSums, WeightTask, lines,
+    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Caches, Estimate, Execute, Geometry, Layout,
+    Par, Problem, Unsupported, WeightSums, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -184,7 +184,9 @@ impl Runner {
             let valid = nr.min(ic.end - first);
             let channel = group * self.geometry.group_in() + first;
             let mut to = to.chunks_exact_mut(row_len);
-            for (image, row) in chunk.images.clone().flat_map(|image| rows.clone().map(move |row| (image, row))) {
+            for (image, row) in
+                chunk.images.clone().flat_map(|image| rows.clone().map(move |row| (image, row)))
+            {
                 let to = to.next().expect("a panel holds all rows of its chunk");
                 let from = image * strides.image
                     + channel * strides.channel
@@ -210,21 +212,40 @@ impl Runner {
     }
 
     /// `diff_dst` of a chunk as `[image][row][column][channel]`; gives the strides of image, row and column.
-    fn transpose_diff_dst(&self, diff_dst: &[f32], chunk: &Chunk, oc: &Range<usize>, to: &mut [f32]) -> [usize; 3] {
+    fn transpose_diff_dst(
+        &self,
+        diff_dst: &[f32],
+        chunk: &Chunk,
+        oc: &Range<usize>,
+        to: &mut [f32],
+    ) -> [usize; 3] {
         let strides = self.geometry.dst();
         let [rows, columns] = &chunk.outputs;
         let row_len = columns.len() * oc.len();
         let pixels = chunk.images.clone().flat_map(|image| rows.clone().map(move |row| (image, row)));
         for ((image, row), to) in pixels.zip(to.chunks_exact_mut(row_len)) {
             let from = image * strides.image + oc.start * strides.channel + row * strides.row + columns.start;
-            self.kernel.transpose([oc.len(), columns.len()], &diff_dst[from..], strides.channel, to, oc.len());
+            self.kernel.transpose(
+                [oc.len(), columns.len()],
+                &diff_dst[from..],
+                strides.channel,
+                to,
+                oc.len(),
+            );
         }
         [rows.len() * row_len, row_len, oc.len()]
     }
 
     /// Adds a chunk to the accumulators `[tap * panels + panel][output channel][NR]`. `lhs` starts at the first output pixel of the chunk
     /// and at the first output channel.
-    fn reduce(&self, chunk: &Chunk, panels: &[f32], lhs: &[f32], lhs_steps: [usize; 3], sums: &mut BlockMut<'_, f32>) {
+    fn reduce(
+        &self,
+        chunk: &Chunk,
+        panels: &[f32],
+        lhs: &[f32],
+        lhs_steps: [usize; 3],
+        sums: &mut BlockMut<'_, f32>,
+    ) {
         let (nr, panel_len) = (self.kernel.nr(), self.panel_len(chunk));
         let (count, oc) = (panels.len() / panel_len, sums.extent()[1]);
         let tiles = oc.div_ceil(self.kernel.mr());
@@ -255,7 +276,8 @@ impl Runner {
                 let rhs = &rhs[first_row * row_len + first_column * nr..];
                 for tile in 0..tiles {
                     let channels = tile * oc / tiles..(tile + 1) * oc / tiles;
-                    let to: [[usize; 2]; MAX_MR] = core::array::from_fn(|m| [tap * count + panel, channels.start + m]);
+                    let to: [[usize; 2]; MAX_MR] =
+                        core::array::from_fn(|m| [tap * count + panel, channels.start + m]);
                     let call = Call {
                         lhs,
                         at: Lhs::Columns {
@@ -292,7 +314,8 @@ impl Runner {
         let steps = runs * (width as f64 * per_step + 12.0) + calls * 80.0;
         let tasks = [(geometry.group_out(), self.blocks.oc), (geometry.group_in(), self.blocks.ic)];
         let [oc_tasks, ic_tasks] = tasks.map(|(len, block)| len.div_ceil(block) as f64);
-        let transposed = if conv.layout == Layout::Nchw { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
+        let transposed =
+            if conv.layout == Layout::Nchw { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
         let cycles = steps * panels * tiles * (geometry.taps() * conv.groups) as f64
             + geometry.src_len() as f64 * oc_tasks * 0.4
             + transposed
@@ -311,7 +334,16 @@ impl Execute<BackwardWeights> for Runner {
         let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
         let (block, lane_len) = ([self.blocks.oc, self.blocks.ic], self.lane_len());
         let reduce = |task: &WeightTask, lane: &mut [f32]| self.task(src, diff_dst, task, lane);
-        WeightSums::for_each_task(&self.geometry, block, diff_weights, update, par, workspace, lane_len, &reduce);
+        WeightSums::for_each_task(
+            &self.geometry,
+            block,
+            diff_weights,
+            update,
+            par,
+            workspace,
+            lane_len,
+            &reduce,
+        );
     }
 }
 

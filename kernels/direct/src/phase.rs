@@ -4,10 +4,10 @@
 //! ```text
 //! for each task: a few images or rows, some output channels of one group          (parallel; a box of the output)
 //!     NCHW only: transpose the input rows of the task to [pixel][channel], in L2
-//!     for each panel of NR output channels                                         (its weights stay in L2)
+//!     for each block of output channels                                            (whose weights stay in L2)
 //!         for each phase, for each zone of pixels that share their valid taps
-//!             for each tile of MR pixels: one call of the micro-kernel             (the whole sum stays in registers)
-//!     NCHW only: transpose the panel's pixels back
+//!             for each tile of MR pixels, for each panel of NR channels: one call  (the whole sum stays in registers)
+//!         NCHW only: transpose the block back
 //! ```
 //!
 //! - The left operand is the image itself: MR pixels anywhere, one slice each. Nothing is packed; stride and dilation are addresses.
@@ -34,6 +34,8 @@ struct Blocks {
     /// Pixels of a row; less than the row only when `rows` is 1.
     columns: usize,
     channels: usize,
+    /// Output channels, in whole panels, whose weights are in L2 at a time.
+    panels: usize,
     /// Most input pixels of a task, all images together.
     input_pixels: usize,
 }
@@ -44,6 +46,17 @@ pub(crate) struct PhaseRunner {
     blocks: Blocks,
     kernel: Box<dyn Ukernel>,
     threads: usize,
+}
+
+/// One box of the output: what one thread computes at a time.
+#[derive(Clone)]
+struct Task<'a> {
+    input: &'a [f32],
+    packed: &'a [f32],
+    images: Range<usize>,
+    pixels: Range<usize>,
+    channels: Range<usize>,
+    finish: Finish<'a>,
 }
 
 /// The output pixels `rows` x `columns` of some images, as one task sees them.
@@ -86,12 +99,13 @@ impl PhaseRunner {
             Layout::Nhwc => 0,
             Layout::Nchw => {
                 let Blocks { images, rows, columns, input_pixels, .. } = self.blocks;
-                lines(input_pixels * self.sides.input.channels) + 2 * lines(images * rows * columns * self.kernel.nr())
+                lines(input_pixels * self.sides.input.channels)
+                    + 2 * lines(images * rows * columns * self.blocks.panels)
             }
         }
     }
 
-    fn window(&self, images: Range<usize>, pixels: Range<usize>) -> Window {
+    fn window(&self, images: Range<usize>, pixels: &Range<usize>) -> Window {
         let width = self.sides.output.size[1];
         let (first, last) = (pixels.start, pixels.end - 1);
         let rows = first / width..last / width + 1;
@@ -99,18 +113,9 @@ impl PhaseRunner {
         Window { images, rows, columns }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one task: operands, ranges, destination")]
-    fn nhwc_task(
-        &self,
-        input: &[f32],
-        packed: &[f32],
-        images: Range<usize>,
-        pixels: Range<usize>,
-        channels: Range<usize>,
-        piece: &mut BlockMut<'_, f32>,
-        finish: Finish<'_>,
-    ) {
-        let window = self.window(images, pixels.clone());
+    fn nhwc_task(&self, task: &Task<'_>, piece: &mut BlockMut<'_, f32>) {
+        let Task { input, images, pixels, channels, finish, .. } = task;
+        let window = self.window(images.clone(), pixels);
         let strides = self.sides.input.strides;
         let group = channels.start / self.sides.output.channels;
         let source = Source {
@@ -118,18 +123,13 @@ impl PhaseRunner {
             strides: [strides.image, strides.row, strides.column],
             origin: [0, 0, 0],
         };
-        for first in channels.clone().step_by(self.kernel.nr()) {
-            let panel = first..channels.end.min(first + self.kernel.nr());
-            let init = match (finish.update, finish.epilogue.bias) {
-                (Update::Accumulate, _) => Init::Dst,
-                (_, Some(bias)) => Init::Bias(&bias[panel.clone()]),
-                _ => Init::Zero,
-            };
-            self.panel(&source, packed, &window, panel, first - channels.start, init, finish.epilogue.early_clamp(), piece);
+        for first in channels.clone().step_by(self.blocks.panels) {
+            let block = first..channels.end.min(first + self.blocks.panels);
+            self.block(task, &source, &window, &block, first - channels.start, piece);
         }
         if finish.epilogue.late() {
             let strides = self.sides.output.strides;
-            for (i, image) in window.images.clone().enumerate() {
+            for (i, image) in images.clone().enumerate() {
                 for (j, pixel) in pixels.clone().enumerate() {
                     let offset = image * strides.image + pixel * strides.column + channels.start;
                     finish.epilogue.finish(piece.row(i, j), offset);
@@ -138,34 +138,25 @@ impl PhaseRunner {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one task: operands, ranges, destination, workspace")]
-    fn nchw_task(
-        &self,
-        input: &[f32],
-        packed: &[f32],
-        images: Range<usize>,
-        pixels: Range<usize>,
-        channels: Range<usize>,
-        piece: &mut BlockMut<'_, f32>,
-        finish: Finish<'_>,
-        lane: &mut [f32],
-    ) {
-        let nr = self.kernel.nr();
-        let window = self.window(images, pixels.clone());
+    fn nchw_task(&self, task: &Task<'_>, piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
+        let Task { input, images, pixels, channels, finish, .. } = task;
+        let window = self.window(images.clone(), pixels);
         let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.sides.input.channels));
         let (by_pixel, by_channel) = lane.split_at_mut(lane.len() / 2);
-        let group = channels.start / self.sides.output.channels;
-        let source = self.transpose_in(input, group, &window, copy);
+        let source = self.transpose_in(input, channels.start / self.sides.output.channels, &window, copy);
         let (count, strides) = (pixels.len(), self.sides.output.strides);
-        for first in channels.clone().step_by(nr) {
-            let panel = first..channels.end.min(first + nr);
-            let init = finish.epilogue.bias.map_or(Init::Zero, |bias| Init::Bias(&bias[panel.clone()]));
-            let by_pixel = &mut by_pixel[..window.images.len() * count * nr];
-            let mut tile = BlockMut::new(by_pixel, [window.images.len(), count, nr]);
-            self.panel(&source, packed, &window, panel.clone(), 0, init, finish.epilogue.early_clamp(), &mut tile);
-            for (i, (image, by_pixel)) in window.images.clone().zip(by_pixel.chunks_exact(count * nr)).enumerate() {
-                self.kernel.transpose([count, panel.len()], by_pixel, nr, by_channel, count);
-                for (channel, values) in panel.clone().zip(by_channel.chunks_exact(count)) {
+        // Nothing to start from here: what is in `diff_src` is added at the end.
+        let fresh = Task { finish: Finish { update: Update::Overwrite, ..*finish }, ..task.clone() };
+        for first in channels.clone().step_by(self.blocks.panels) {
+            let block = first..channels.end.min(first + self.blocks.panels);
+            let by_pixel = &mut by_pixel[..images.len() * count * block.len()];
+            let mut tile = BlockMut::new(by_pixel, [images.len(), count, block.len()]);
+            self.block(&fresh, &source, &window, &block, 0, &mut tile);
+            for (i, (image, by_pixel)) in
+                images.clone().zip(by_pixel.chunks_exact(count * block.len())).enumerate()
+            {
+                self.kernel.transpose([count, block.len()], by_pixel, block.len(), by_channel, count);
+                for (channel, values) in block.clone().zip(by_channel.chunks_exact(count)) {
                     let row = piece.row(i, channel - channels.start);
                     match finish.update {
                         Update::Overwrite => row.copy_from_slice(values),
@@ -197,9 +188,16 @@ impl PhaseRunner {
     }
 
     /// Copies what a window reads of one group to `[image][row][column][channel]`.
-    fn transpose_in<'a>(&self, input: &[f32], group: usize, window: &Window, copy: &'a mut [f32]) -> Source<'a> {
+    fn transpose_in<'a>(
+        &self,
+        input: &[f32],
+        group: usize,
+        window: &Window,
+        copy: &'a mut [f32],
+    ) -> Source<'a> {
         let [rows, columns] = self.reach(window);
-        let (depth, strides, width) = (self.sides.input.channels, self.sides.input.strides, self.sides.input.size[1]);
+        let (depth, strides, width) =
+            (self.sides.input.channels, self.sides.input.strides, self.sides.input.size[1]);
         let image_len = rows.len() * columns.len() * depth;
         if image_len > 0 {
             for (image, to) in window.images.clone().zip(copy.chunks_exact_mut(image_len)) {
@@ -222,51 +220,50 @@ impl PhaseRunner {
         }
     }
 
-    /// All phases of one window for one panel of output channels; columns `column..` of `dst`, whose rows are the window's pixels.
-    #[expect(clippy::too_many_arguments, reason = "operands, what to do at both ends, destination")]
-    fn panel(
+    /// All phases of one window for a block of output channels, which are the columns from `column` on of `dst`; its rows are the
+    /// window's pixels.
+    fn block(
         &self,
+        task: &Task<'_>,
         source: &Source<'_>,
-        packed: &[f32],
         window: &Window,
-        panel: Range<usize>,
+        block: &Range<usize>,
         column: usize,
-        init: Init<'_>,
-        clamp: [f32; 2],
         dst: &mut BlockMut<'_, f32>,
     ) {
-        let mut packed = packed;
+        let mut packed = task.packed;
         for phase in &self.sides.phases {
-            let (head, tail) = packed.split_at(self.sides.groups * self.panels() * self.panel_len(phase));
+            let panel_len = self.panel_len(phase);
+            let (head, tail) = packed.split_at(self.sides.groups * self.panels() * panel_len);
             packed = tail;
-            let (group, within) = (panel.start / self.sides.output.channels, panel.start % self.sides.output.channels);
-            let index = group * self.panels() + within / self.kernel.nr();
-            let weights = &head[index * self.panel_len(phase)..][..self.panel_len(phase)];
+            let (group, within) =
+                (block.start / self.sides.output.channels, block.start % self.sides.output.channels);
+            let weights = &head[(group * self.panels() + within / self.kernel.nr()) * panel_len..];
             let [rows, columns] = phase.axes;
             for y in rows.segments(rows.positions(window.rows.clone())) {
                 for x in columns.segments(columns.positions(window.columns.clone())) {
-                    let zone = Zone { phase, taps: [y.taps.clone(), x.taps], positions: [y.positions.clone(), x.positions] };
-                    self.zone(&zone, source, weights, window, column, panel.len(), init, clamp, dst);
+                    let (taps, positions) = ([y.taps.clone(), x.taps], [y.positions.clone(), x.positions]);
+                    let zone = Zone { phase, taps, positions, weights, panel_len };
+                    self.zone(&zone, task, source, window, block, column, dst);
                 }
             }
         }
     }
 
     /// All tiles of one zone.
-    #[expect(clippy::too_many_arguments, reason = "operands, what to do at both ends, destination")]
+    #[expect(clippy::too_many_arguments, reason = "what, where, and of which channels")]
     fn zone(
         &self,
         zone: &Zone<'_>,
+        task: &Task<'_>,
         source: &Source<'_>,
-        weights: &[f32],
         window: &Window,
+        block: &Range<usize>,
         column: usize,
-        columns: usize,
-        init: Init<'_>,
-        clamp: [f32; 2],
         dst: &mut BlockMut<'_, f32>,
     ) {
         let [rows, cols] = zone.phase.axes;
+        let clamp = task.finish.epilogue.early_clamp();
         let [ty, tx] = &zone.taps;
         let (depth, nr) = (self.sides.input.channels, self.kernel.nr());
         let [image_stride, row_stride, column_stride] = source.strides;
@@ -279,7 +276,7 @@ impl PhaseRunner {
         };
         let no_taps = ty.is_empty() || tx.is_empty();
         let walk = if no_taps { Walk::run(0) } else { walk };
-        let rhs = if no_taps { weights } else { &weights[ty.start * rhs_y + tx.start * rhs_x..] };
+        let rhs_start = if no_taps { 0 } else { ty.start * rhs_y + tx.start * rhs_x };
         // Input pixel of position (0, 0) at the first valid tap, relative to the source; may lie before it.
         let first = |axis: usize| {
             let axis_phase = &zone.phase.axes[axis];
@@ -316,25 +313,36 @@ impl PhaseRunner {
                     }
                 }
             }
-            let call = Call {
-                lhs: source.data,
-                at: Lhs::Rows(&at[..size]),
-                rhs,
-                pitch: nr,
-                walk,
-                init,
-                clamp,
-                to: &to[..size],
-                column,
-                columns,
-            };
-            self.kernel.run(&call, dst);
+            for (panel, first) in block.clone().step_by(nr).enumerate() {
+                let channels = first..block.end.min(first + nr);
+                let call = Call {
+                    lhs: source.data,
+                    at: Lhs::Rows(&at[..size]),
+                    rhs: &zone.weights[panel * zone.panel_len + rhs_start..],
+                    pitch: nr,
+                    walk,
+                    init: match (task.finish.update, task.finish.epilogue.bias) {
+                        (Update::Accumulate, _) => Init::Dst,
+                        (_, Some(bias)) => Init::Bias(&bias[channels.clone()]),
+                        _ => Init::Zero,
+                    },
+                    clamp,
+                    to: &to[..size],
+                    column: column + panel * nr,
+                    columns: channels.len(),
+                };
+                self.kernel.run(&call, dst);
+            }
         }
     }
 
     pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
         let runner = Self::new(problem, direction);
-        Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: runner.packed_len() }
+        Estimate {
+            ns: runner.nanoseconds(problem),
+            workspace: runner.workspace_len(),
+            packed: runner.packed_len(),
+        }
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus tiles, runs and transposes, at 3.5 GHz.
@@ -358,7 +366,8 @@ impl PhaseRunner {
         if self.sides.layout == Layout::Nchw {
             let channels = self.sides.output.channels.div_ceil(self.blocks.channels) as f64;
             let input = (self.sides.input.size[0] * self.sides.input.size[1]) as f64 * depth * channels;
-            let output = (self.sides.output.size[0] * self.sides.output.size[1] * self.sides.output.channels) as f64;
+            let output =
+                (self.sides.output.size[0] * self.sides.output.size[1] * self.sides.output.channels) as f64;
             cycles += (input + 2.0 * output) * (self.sides.batch * self.sides.groups) as f64 * 0.5;
         }
         cycles / 3.5 / problem.threads as f64
@@ -377,14 +386,16 @@ impl Phased for PhaseRunner {
         for phase in &self.sides.phases {
             let panel_len = self.panel_len(phase);
             let [rows, columns] = phase.axes.map(|axis| axis.taps);
-            for (group, panel) in (0..self.sides.groups).flat_map(|g| (0..self.panels()).map(move |p| (g, p))) {
+            for (group, panel) in (0..self.sides.groups).flat_map(|g| (0..self.panels()).map(move |p| (g, p)))
+            {
                 let (panel_data, tail) = rest.split_at_mut(panel_len);
                 rest = tail;
                 let first = panel * nr;
                 let valid = nr.min(self.sides.output.channels - first);
                 let mut steps = panel_data.chunks_exact_mut(nr);
                 for (row, column) in (0..rows.count).flat_map(|r| (0..columns.count).map(move |c| (r, c))) {
-                    let (start, [out_stride, in_stride]) = self.sides.weight(group, [rows.k(row), columns.k(column)]);
+                    let (start, [out_stride, in_stride]) =
+                        self.sides.weight(group, [rows.k(row), columns.k(column)]);
                     for (c, step) in steps.by_ref().take(depth).enumerate() {
                         let from = &weights[start + first * out_stride + c * in_stride..];
                         for (j, w) in step[..valid].iter_mut().enumerate() {
@@ -426,9 +437,11 @@ impl Phased for PhaseRunner {
         let output = BlockMut::new(output, extent);
         output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| {
             let [images, a, b] = ranges;
+            let (pixels, channels) = if self.sides.layout == Layout::Nhwc { (a, b) } else { (b, a) };
+            let task = Task { input, packed, images, pixels, channels, finish };
             match self.sides.layout {
-                Layout::Nhwc => self.nhwc_task(input, packed, images, a, b, &mut piece, finish),
-                Layout::Nchw => self.nchw_task(input, packed, images, b, a, &mut piece, finish, lane),
+                Layout::Nhwc => self.nhwc_task(&task, &mut piece),
+                Layout::Nchw => self.nchw_task(&task, &mut piece, lane),
             }
         });
     }
@@ -439,6 +452,9 @@ struct Zone<'a> {
     phase: &'a Phase,
     taps: [Range<usize>; 2],
     positions: [Range<usize>; 2],
+    /// Panels of the phase, from the first of the block on.
+    weights: &'a [f32],
+    panel_len: usize,
 }
 
 impl Blocks {
@@ -448,8 +464,10 @@ impl Blocks {
     fn new(sides: &Sides, macs: u64, caches: &Caches, nr: usize) -> Self {
         const PIXELS: usize = 192;
         const TASKS: usize = 8;
+        // Floats of the outputs that wait to be transposed.
+        const BUFFER: usize = 1 << 14;
         const MACS: u64 = 1 << 20;
-        let Sides { batch, input, output, .. } = sides;
+        let Sides { batch, input, output, phases, .. } = sides;
         let batch = (*batch).max(1);
         let [height, width] = output.size;
         let budget = caches.l2 / 2 / size_of::<f32>() / input.channels;
@@ -486,6 +504,11 @@ impl Blocks {
             }
         }
         let input_pixels = images * reach(rows, 0) * reach(columns, 1);
-        Self { images, rows, columns, channels, input_pixels }
+        let taps = phases.iter().map(Phase::taps).max().unwrap_or(0).max(1);
+        let mut panels = (budget / taps).min(channels) / nr * nr;
+        if sides.layout == Layout::Nchw {
+            panels = panels.min(BUFFER / (images * rows * columns) / nr * nr);
+        }
+        Self { images, rows, columns, channels, panels: panels.max(nr), input_pixels }
     }
 }

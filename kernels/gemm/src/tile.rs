@@ -193,23 +193,26 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
 ) {
     let (nr, columns) = (NV * S::LANES, call.column..call.column + call.columns);
     let to: &[[usize; 2]; MR] = call.to.first_chunk().unwrap();
-    let mut start = [[s.splat(0.0); NV]; MR];
-    match call.init {
-        Init::Zero => {}
+    let mut acc = match call.init {
+        Init::Zero => [[s.splat(0.0); NV]; MR],
         Init::Bias(bias) => {
-            let bias: [S::F32; NV] = core::array::from_fn(|j| s.load_first(&bias[(j * S::LANES).min(bias.len())..]));
-            start = [bias; MR];
+            let mut vectors = [s.splat(0.0); NV];
+            for j in 0..NV {
+                vectors[j] = s.load_first(&bias[(j * S::LANES).min(bias.len())..]);
+            }
+            [vectors; MR]
         }
         Init::Dst => {
+            let mut start = [[s.splat(0.0); NV]; MR];
             for m in 0..MR {
                 let row = &dst.row(to[m][0], to[m][1])[columns.clone()];
                 for j in 0..NV {
                     start[m][j] = s.load_first(&row[(j * S::LANES).min(row.len())..]);
                 }
             }
+            start
         }
-    }
-    let mut acc = start;
+    };
     let Walk { count, lhs, rhs, len } = call.walk;
     let pitch = if L::PACKED { nr } else { call.pitch };
     for outer in 0..count[0] {
@@ -235,7 +238,7 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
         }
     }
     let [least, greatest] = call.clamp.map(|bound| s.splat(bound));
-    let mut end = start;
+    let mut end = [[s.splat(0.0); NV]; MR];
     for m in 0..MR {
         for j in 0..NV {
             end[m][j] = s.min(greatest, s.max(least, acc[m][j]));
@@ -243,9 +246,15 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
     }
     for m in 0..MR {
         let row = &mut dst.row(to[m][0], to[m][1])[columns.clone()];
-        for j in 0..NV {
-            let start = (j * S::LANES).min(row.len());
-            s.store_first(end[m][j], &mut row[start..]);
+        if let Some(row) = row.get_mut(..nr) {
+            for j in 0..NV {
+                s.store(end[m][j], &mut row[j * S::LANES..]);
+            }
+        } else {
+            for j in 0..NV {
+                let start = (j * S::LANES).min(row.len());
+                s.store_first(end[m][j], &mut row[start..]);
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use crate::Im2col;
 use crate::patches::Patches;
 use convolve_core::phase::Phase;
 use convolve_core::{
-    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Par, Problem, Unsupported,
-    WeightSums, WeightTask, lines,
+    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Par, Problem,
+    Unsupported, WeightSums, WeightTask, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product, ukernel};
 
@@ -75,7 +75,17 @@ impl Runner {
                 let [height, width] = self.geometry.output();
                 let depth = height * width;
                 let patches = Transposed(patches);
-                product(kernel, self.blocking, &gradient, &patches, block, depth, target, &mut sums, workspace);
+                product(
+                    kernel,
+                    self.blocking,
+                    &gradient,
+                    &patches,
+                    block,
+                    depth,
+                    target,
+                    &mut sums,
+                    workspace,
+                );
             }
         }
         WeightSums { sums: 0..taps * oc.len() * ic.len(), nr: ic.len() }
@@ -95,7 +105,8 @@ impl Runner {
         let tasks = [oc.div_ceil(self.block[0]), ic.div_ceil(self.block[1])];
         let packs = pixels * (ic.next_multiple_of(nr) * self.geometry.taps() * tasks[0]) as f64 * 1.2
             + pixels * (oc * self.geometry.taps() * tasks[1]) as f64;
-        let cycles = (calls * (pixels * per_step + 80.0 * blocks) + packs) * (conv.batch * conv.groups) as f64
+        let cycles = (calls * (pixels * per_step + 80.0 * blocks) + packs)
+            * (conv.batch * conv.groups) as f64
             + self.geometry.weights_len() as f64 * 2.0;
         cycles / 3.5 / problem.threads.min(tasks[0] * tasks[1] * conv.groups) as f64
     }
@@ -110,6 +121,15 @@ impl Execute<BackwardWeights> for Runner {
         let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
         let reduce = |task: &WeightTask, lane: &mut [f32]| self.task(src, diff_dst, task, lane);
         let lane_len = self.lane_len();
-        WeightSums::for_each_task(&self.geometry, self.block, diff_weights, update, par, workspace, lane_len, &reduce);
+        WeightSums::for_each_task(
+            &self.geometry,
+            self.block,
+            diff_weights,
+            update,
+            par,
+            workspace,
+            lane_len,
+            &reduce,
+        );
     }
 }

@@ -12,8 +12,8 @@
 //! It shares nothing with the other algorithms: no phases (the scatter-add is a second opinion on them), no packing, no micro-kernel.
 
 use convolve_core::{
-    Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Epilogue, Estimate, Execute, Forward,
-    ForwardArgs, Geometry, Layout, Par, Problem, Unsupported, Update, WeightLayout, lines,
+    Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Epilogue, Estimate,
+    Execute, Forward, ForwardArgs, Geometry, Layout, Par, Problem, Unsupported, Update, WeightLayout, lines,
 };
 use core::ops::AddAssign;
 
@@ -58,7 +58,10 @@ macro_rules! element {
                 assert!(extent([m, k], sa) <= a.len(), "A is outside its slice");
                 assert!(extent([k, n], sb) <= b.len(), "B is outside its slice");
                 assert!(extent([m, n], sc) <= c.len(), "C is outside its slice");
-                assert!(m <= 1 || n <= 1 || sc[0] >= extent([1, n], sc) || sc[1] >= extent([m, 1], sc), "C overlaps itself");
+                assert!(
+                    m <= 1 || n <= 1 || sc[0] >= extent([1, n], sc) || sc[1] >= extent([m, 1], sc),
+                    "C overlaps itself"
+                );
                 let [rsa, csa, rsb, csb, rsc, csc] =
                     [sa[0], sa[1], sb[0], sb[1], sc[0], sc[1]].map(|stride| stride as isize);
                 let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
@@ -118,9 +121,13 @@ impl Matrices {
         let ([kh, kw], [oh, ow]) = (conv.kernel, self.geometry.output());
         let channels = self.geometry.group_in();
         let inside = |o: usize, k: usize, axis: usize, before: usize| {
-            (o * conv.stride[axis] + k * conv.dilation[axis]).checked_sub(before).filter(|&i| i < conv.input[axis])
+            (o * conv.stride[axis] + k * conv.dilation[axis])
+                .checked_sub(before)
+                .filter(|&i| i < conv.input[axis])
         };
-        for (c, (ky, kx)) in (0..channels).flat_map(|c| (0..kh).flat_map(move |y| (0..kw).map(move |x| (c, (y, x))))) {
+        for (c, (ky, kx)) in
+            (0..channels).flat_map(|c| (0..kh).flat_map(move |y| (0..kw).map(move |x| (c, (y, x)))))
+        {
             let row = match conv.weight_layout {
                 WeightLayout::Oihw => (c * kh + ky) * kw + kx,
                 WeightLayout::Ohwi | WeightLayout::Hwio => (ky * kw + kx) * channels + c,
@@ -152,12 +159,24 @@ impl Matrices {
             let [w, d] = self.starts(image, group);
             let size = [self.geometry.group_out(), self.depth(), self.pixels()];
             let patches = (&*patches, [self.pixels(), 1]);
-            T::gemm(size, (&weights[w..], self.weights()), patches, T::default(), (&mut dst[d..], self.dst()));
+            T::gemm(
+                size,
+                (&weights[w..], self.weights()),
+                patches,
+                T::default(),
+                (&mut dst[d..], self.dst()),
+            );
         });
     }
 
     /// Adds to `diff_src`.
-    fn backward_data<T: Element>(&self, diff_dst: &[T], weights: &[T], diff_src: &mut [T], patches: &mut [T]) {
+    fn backward_data<T: Element>(
+        &self,
+        diff_dst: &[T],
+        weights: &[T],
+        diff_src: &mut [T],
+        patches: &mut [T],
+    ) {
         self.for_each(|image, group| {
             let [w, d] = self.starts(image, group);
             let size = [self.depth(), self.geometry.group_out(), self.pixels()];
@@ -260,7 +279,8 @@ impl Matrixmultiply {
 
     fn estimate(problem: &Problem) -> Result<Estimate, Unsupported> {
         let matrices = Matrices { geometry: problem.geometry };
-        let bytes = matrices.depth().checked_mul(matrices.pixels()).and_then(|len| len.checked_mul(size_of::<f64>()));
+        let bytes =
+            matrices.depth().checked_mul(matrices.pixels()).and_then(|len| len.checked_mul(size_of::<f64>()));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
             return Err(Unsupported("the patch matrix does not fit the address space"));
         }

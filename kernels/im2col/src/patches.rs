@@ -1,8 +1,8 @@
 //! The patch matrix of im2col, which never exists: row = output position of a phase, column = (tap, input channel); a tap in the padding
 //! is zero. Blocks of it are copied in the order in which the micro-kernel reads them.
 
-use convolve_core::phase::{AxisPhase, Phase};
 use convolve_core::Strides;
+use convolve_core::phase::{AxisPhase, Phase};
 use convolve_gemm::{Operand, Ukernel};
 use core::ops::Range;
 
@@ -35,7 +35,9 @@ impl Patches<'_> {
         let [rows, columns] = self.phase.axes;
         let strides = self.strides;
         let (inside_y, inside_x) = (rows.positions_of(ty), columns.positions_of(tx));
-        let offset = move |axis: &AxisPhase, i: usize, t: usize| ((i * axis.advance) as isize + axis.taps.d(t)) as usize;
+        let offset = move |axis: &AxisPhase, i: usize, t: usize| {
+            ((i * axis.advance) as isize + axis.taps.d(t)) as usize
+        };
         let width = columns.count;
         let mut next = outer.start;
         core::iter::from_fn(move || {
@@ -52,7 +54,8 @@ impl Patches<'_> {
             } else {
                 (end.min(inside_x.end), true)
             };
-            let from = inside.then(|| offset(&rows, y, ty) * strides.row + offset(&columns, x, tx) * strides.column);
+            let from =
+                inside.then(|| offset(&rows, y, ty) * strides.row + offset(&columns, x, tx) * strides.column);
             let at = next - outer.start..next - outer.start + end - x;
             next += end - x;
             Some(Piece { at, from })
@@ -100,7 +103,8 @@ impl Operand for Patches<'_> {
                 } else {
                     for (n, i) in at.enumerate() {
                         for c in 0..channels.len() {
-                            to[i * pitch + column + c] = self.data[from + n * step + c * self.strides.channel];
+                            to[i * pitch + column + c] =
+                                self.data[from + n * step + c * self.strides.channel];
                         }
                     }
                 }

@@ -56,7 +56,10 @@ impl PatchRunner {
         let step = kernel.nr() * kernel.mr();
         let (mut pixels, mut channels) = (height * width, sides.output.channels);
         let tasks = |pixels: usize, channels: usize| {
-            (height * width).div_ceil(pixels) * sides.output.channels.div_ceil(channels) * sides.groups * sides.batch.max(1)
+            (height * width).div_ceil(pixels)
+                * sides.output.channels.div_ceil(channels)
+                * sides.groups
+                * sides.batch.max(1)
         };
         if pixels > PIXELS {
             pixels = (height * width).div_ceil((height * width).div_ceil(PIXELS));
@@ -70,7 +73,10 @@ impl PatchRunner {
             }
         }
         let unit = if strided(sides) { width } else { kernel.nr() };
-        (pixels.next_multiple_of(unit).min(height * width), channels.next_multiple_of(kernel.nr()).min(sides.output.channels))
+        (
+            pixels.next_multiple_of(unit).min(height * width),
+            channels.next_multiple_of(kernel.nr()).min(sides.output.channels),
+        )
     }
 
     fn depth(&self, phase: &Phase) -> usize {
@@ -116,7 +122,8 @@ impl PatchRunner {
                 let weights = Panels { data: weights, depth: self.depth(phase), width: self.kernel.nr() };
                 let outer = positions(phase, pixels, width);
                 let row = |r: usize| {
-                    let (y, x) = ((outer.start + r) / phase.axes[1].count, (outer.start + r) % phase.axes[1].count);
+                    let (y, x) =
+                        ((outer.start + r) / phase.axes[1].count, (outer.start + r) % phase.axes[1].count);
                     let [y, x] = [(0, y), (1, x)].map(|(a, p)| phase.axes[a].start + p * phase.axes[a].step);
                     [i, y * width + x - pixels.start]
                 };
@@ -124,7 +131,17 @@ impl PatchRunner {
                 let within = channels.start % self.sides.output.channels;
                 let block = [outer.clone(), within..within + channels.len()];
                 let depth = self.depth(phase);
-                product(self.kernel.as_ref(), self.blocking, &patches, &weights, block, depth, target, piece, lane);
+                product(
+                    self.kernel.as_ref(),
+                    self.blocking,
+                    &patches,
+                    &weights,
+                    block,
+                    depth,
+                    target,
+                    piece,
+                    lane,
+                );
             });
             if finish.epilogue.late() {
                 let strides = self.sides.output.strides;
@@ -172,7 +189,15 @@ impl PatchRunner {
                 let mut tile = BlockMut::new(buffer, [1, channels.len(), outer.len()]);
                 product(kernel, self.blocking, &weights, &patches, block, depth, target, &mut tile, lane);
                 for c in 0..channels.len() {
-                    spread(phase, tile.row(0, c), piece.row(i, c), outer.start, pixels.start, width, finish.update);
+                    spread(
+                        phase,
+                        tile.row(0, c),
+                        piece.row(i, c),
+                        outer.start,
+                        pixels.start,
+                        width,
+                        finish.update,
+                    );
                 }
             });
             for (c, channel) in channels.clone().enumerate() {
@@ -233,7 +258,8 @@ impl PatchRunner {
                 Layout::Nchw => 1.2,
             };
             let repeats = self.sides.output.channels.div_ceil(self.channels) as f64;
-            cycles += calls * (depth as f64 * per_step + 60.0 * blocks) + (positions * depth) as f64 * packs * repeats;
+            cycles += calls * (depth as f64 * per_step + 60.0 * blocks)
+                + (positions * depth) as f64 * packs * repeats;
         }
         cycles * (self.sides.groups * self.sides.batch) as f64 / 3.5 / problem.threads as f64
     }
@@ -290,7 +316,8 @@ impl Phased for PatchRunner {
                 for (tap, [ty, tx]) in
                     (0..rows.count).flat_map(|y| (0..columns.count).map(move |x| [y, x])).enumerate()
                 {
-                    let (from, [out_stride, in_stride]) = self.sides.weight(group, [rows.k(ty), columns.k(tx)]);
+                    let (from, [out_stride, in_stride]) =
+                        self.sides.weight(group, [rows.k(ty), columns.k(tx)]);
                     for o in 0..self.sides.output.channels {
                         let (to, step) = match self.sides.layout {
                             Layout::Nhwc => ((o / nr * depth + tap * channels) * nr + o % nr, nr),
@@ -329,11 +356,12 @@ impl Phased for PatchRunner {
             Layout::Nchw => ([self.sides.batch, channels, pixels], [images, group, space]),
         };
         let output = BlockMut::new(output, extent);
-        output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| {
-            match self.sides.layout {
-                Layout::Nhwc => self.nhwc_task((input, packed), &ranges, &mut piece, finish, lane),
-                Layout::Nchw => self.nchw_task((input, packed), &ranges, &mut piece, finish, lane),
-            }
+        output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| match self
+            .sides
+            .layout
+        {
+            Layout::Nhwc => self.nhwc_task((input, packed), &ranges, &mut piece, finish, lane),
+            Layout::Nchw => self.nchw_task((input, packed), &ranges, &mut piece, finish, lane),
         });
     }
 }
