@@ -56,14 +56,15 @@ impl WeightSums {
         let (group_out, group_in) = (geometry.group_out(), geometry.group_in());
         let mut ic = group_in.min(4 * nr);
         let budget = caches.l2 / 2 / size_of::<f32>() / geometry.taps() / ic.next_multiple_of(nr);
-        let mut oc = group_out.div_ceil(group_out.div_ceil(budget.clamp(mr, 128)));
+        let mut oc = budget.clamp(mr, 128).min(group_out);
         let tasks =
             |oc: usize, ic: usize| geometry.conv().groups * group_out.div_ceil(oc) * group_in.div_ceil(ic);
+        // Input channels first: each task packs its own, so more blocks of output channels pack them more often.
         while geometry.macs() >= MACS && tasks(oc, ic) < TASKS && (oc > 2 * mr || ic > nr) {
-            if oc > 2 * mr && (oc >= ic || ic <= nr) {
-                oc = oc.div_ceil(2);
-            } else {
+            if ic > nr {
                 ic = ic.div_ceil(2).next_multiple_of(nr);
+            } else {
+                oc = oc.div_ceil(2).next_multiple_of(mr);
             }
         }
         [oc, ic]

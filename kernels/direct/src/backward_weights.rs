@@ -7,7 +7,7 @@
 //! for each task: some output channels x some input channels of one group, all taps      (parallel; a box of diff_weights)
 //!     for each chunk of a few hundred output pixels                                      (in order: the sum has one order)
 //!         pack the input pixels of the chunk as panels [row][column][NR]
-//!         NCHW only: transpose the chunk of diff_dst to [pixel][channel]
+//!         NCHW with a stride: transpose the chunk of diff_dst to [pixel][channel]
 //!         for each tap, panel, tile of MR output channels: one call of the micro-kernel  (a reduction of the whole chunk)
 //!     write the accumulators in the order of the weights
 //! ```
@@ -70,6 +70,16 @@ struct Chunk {
     inputs: [Range<usize>; 2],
 }
 
+/// `diff_dst` as one chunk of a task sees it: the image itself, or a transposed copy.
+struct Left<'a> {
+    /// From the first pixel of the chunk and the first channel of the task on.
+    data: &'a [f32],
+    /// Distances of images, rows and columns.
+    steps: [usize; 3],
+    /// Distance of channels: 1, or a whole plane.
+    channel: usize,
+}
+
 /// Floats of a lane: accumulators, panels of `src`, transposed `diff_dst`.
 struct Lane {
     accumulators: usize,
@@ -90,10 +100,7 @@ impl Runner {
         let ic = ic.next_multiple_of(nr);
         // A run reads whole steps of the pitch, so up to a stride of pixels behind the last one.
         let panel = (chunk[0] * reach[0] * reach[1] + self.column_step()) * nr;
-        let diff_dst = match self.geometry.conv().layout {
-            Layout::Nhwc => 0,
-            Layout::Nchw => chunk.iter().product::<usize>() * oc,
-        };
+        let diff_dst = if self.transposes() { chunk.iter().product::<usize>() * oc } else { 0 };
         Lane {
             accumulators: lines(self.geometry.taps() * oc * ic),
             panels: lines(panel * ic / nr),
@@ -104,6 +111,12 @@ impl Runner {
     fn lane_len(&self) -> usize {
         let Lane { accumulators, panels, diff_dst } = self.lane();
         accumulators + panels + diff_dst
+    }
+
+    /// Whether `diff_dst` must be transposed: where channels are planes, rows of a tile run along the pixels in place, but then the
+    /// other operand must be packed step by step, which it is not where it skips pixels.
+    fn transposes(&self) -> bool {
+        self.geometry.conv().layout == Layout::Nchw && self.column_step() > 1
     }
 
     /// Input columns from one output column to the next; 1 when there is no next.
@@ -125,19 +138,17 @@ impl Runner {
         for chunk in self.chunks() {
             let panels = &mut panels[..self.panel_len(&chunk) * count];
             self.pack_src(src, &chunk, oc.start / self.geometry.group_out(), ic, panels);
-            match self.geometry.conv().layout {
-                Layout::Nhwc => {
-                    let strides = self.geometry.dst();
-                    let steps = [strides.image, strides.row, strides.column];
-                    let first = [chunk.images.start, chunk.outputs[0].start, chunk.outputs[1].start];
-                    let origin: usize = first.iter().zip(steps).map(|(at, step)| at * step).sum();
-                    self.reduce(&chunk, panels, &diff_dst[origin + oc.start..], steps, &mut sums);
-                }
-                Layout::Nchw => {
-                    let steps = self.transpose_diff_dst(diff_dst, &chunk, oc, transposed);
-                    self.reduce(&chunk, panels, transposed, steps, &mut sums);
-                }
-            }
+            let strides = self.geometry.dst();
+            let left = if self.transposes() {
+                let steps = self.transpose_diff_dst(diff_dst, &chunk, oc, transposed);
+                Left { data: transposed, steps, channel: 1 }
+            } else {
+                let steps = [strides.image, strides.row, strides.column];
+                let first = [chunk.images.start, chunk.outputs[0].start, chunk.outputs[1].start];
+                let origin: usize = first.iter().zip(steps).map(|(at, step)| at * step).sum();
+                Left { data: &diff_dst[origin + oc.start * strides.channel..], steps, channel: strides.channel }
+            };
+            self.reduce(&chunk, panels, &left, &mut sums);
         }
         WeightSums { sums: 0..taps * count * oc.len() * nr, nr }
     }
@@ -195,9 +206,16 @@ impl Runner {
                 match layout {
                     Layout::Nhwc => {
                         let from = src[from..].chunks(strides.column);
-                        for (to, from) in to.chunks_exact_mut(nr).zip(from) {
-                            to[..valid].copy_from_slice(&from[..valid]);
-                            to[valid..].fill(0.0);
+                        match nr {
+                            8 if valid == nr => copy_each::<8>(from, to),
+                            16 if valid == nr => copy_each::<16>(from, to),
+                            32 if valid == nr => copy_each::<32>(from, to),
+                            _ => {
+                                for (to, from) in to.chunks_exact_mut(nr).zip(from) {
+                                    to[..valid].copy_from_slice(&from[..valid]);
+                                    to[valid..].fill(0.0);
+                                }
+                            }
                         }
                     }
                     Layout::Nchw => {
@@ -236,16 +254,8 @@ impl Runner {
         [rows.len() * row_len, row_len, oc.len()]
     }
 
-    /// Adds a chunk to the accumulators `[tap * panels + panel][output channel][NR]`. `lhs` starts at the first output pixel of the chunk
-    /// and at the first output channel.
-    fn reduce(
-        &self,
-        chunk: &Chunk,
-        panels: &[f32],
-        lhs: &[f32],
-        lhs_steps: [usize; 3],
-        sums: &mut BlockMut<'_, f32>,
-    ) {
+    /// Adds a chunk to the accumulators `[tap * panels + panel][output channel][NR]`.
+    fn reduce(&self, chunk: &Chunk, panels: &[f32], left: &Left<'_>, sums: &mut BlockMut<'_, f32>) {
         let (nr, panel_len) = (self.kernel.nr(), self.panel_len(chunk));
         let (count, oc) = (panels.len() / panel_len, sums.extent()[1]);
         let tiles = oc.div_ceil(self.kernel.mr());
@@ -266,24 +276,26 @@ impl Runner {
             });
             let walk = Walk {
                 count: [chunk.images.len(), rows.len()],
-                lhs: [lhs_steps[0], lhs_steps[1]],
+                lhs: [left.steps[0], left.steps[1]],
                 rhs: [chunk.inputs[0].len() * row_len, self.axes[0].advance.wrapping_mul(row_len)],
                 len: columns.len(),
             };
-            let lhs_start = (rows.start - chunk.outputs[0].start) * lhs_steps[1]
-                + (columns.start - chunk.outputs[1].start) * lhs_steps[2];
+            let lhs_start = (rows.start - chunk.outputs[0].start) * left.steps[1]
+                + (columns.start - chunk.outputs[1].start) * left.steps[2];
             for (panel, rhs) in panels.chunks_exact(panel_len).enumerate() {
                 let rhs = &rhs[first_row * row_len + first_column * nr..];
                 for tile in 0..tiles {
                     let channels = tile * oc / tiles..(tile + 1) * oc / tiles;
+                    let at: [usize; MAX_MR] =
+                        core::array::from_fn(|m| lhs_start + (channels.start + m) * left.channel);
                     let to: [[usize; 2]; MAX_MR] =
                         core::array::from_fn(|m| [tap * count + panel, channels.start + m]);
                     let call = Call {
-                        lhs,
-                        at: Lhs::Columns {
-                            start: lhs_start + channels.start,
-                            rows: channels.len(),
-                            pitch: lhs_steps[2],
+                        lhs: left.data,
+                        at: if left.channel == 1 {
+                            Lhs::Columns { start: at[0], rows: channels.len(), pitch: left.steps[2] }
+                        } else {
+                            Lhs::Rows(&at[..channels.len()])
                         },
                         rhs,
                         pitch: self.column_step() * nr,
@@ -322,6 +334,13 @@ impl Runner {
             + geometry.weights_len() as f64 * 2.0;
         let parallel = problem.threads.min((oc_tasks * ic_tasks) as usize * conv.groups) as f64;
         cycles / 3.5 / parallel
+    }
+}
+
+/// The first N floats of each, one behind the other: a copy of a constant size needs no call.
+fn copy_each<'a, const N: usize>(from: impl Iterator<Item = &'a [f32]>, to: &mut [f32]) {
+    for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(from) {
+        to.copy_from_slice(&from[..N]);
     }
 }
 

@@ -46,29 +46,23 @@ impl PatchRunner {
         Self { sides, kernel, blocking, pixels, channels, threads: problem.threads }
     }
 
-    /// Pixels and channels of a task: some hundred pixels, all channels, but at least eight tasks where there is work for them. Whole
-    /// rows where phases interleave.
+    /// Pixels and channels of a task: some hundred pixels, all channels, but some tasks where there is work for them, so that a few
+    /// threads share it evenly. Whole rows where phases interleave.
     fn cut(sides: &Sides, macs: u64, kernel: &dyn Ukernel) -> (usize, usize) {
         const PIXELS: usize = 512;
-        const TASKS: usize = 8;
+        const TASKS: usize = 16;
         const MACS: u64 = 1 << 20;
         let [height, width] = sides.output.size;
-        let step = kernel.nr() * kernel.mr();
-        let (mut pixels, mut channels) = (height * width, sides.output.channels);
+        let (mut pixels, mut channels) = ((height * width).min(PIXELS), sides.output.channels);
         let tasks = |pixels: usize, channels: usize| {
-            (height * width).div_ceil(pixels)
-                * sides.output.channels.div_ceil(channels)
-                * sides.groups
-                * sides.batch.max(1)
+            let per_group = (height * width).div_ceil(pixels) * sides.output.channels.div_ceil(channels);
+            per_group * sides.groups * sides.batch.max(1)
         };
-        if pixels > PIXELS {
-            pixels = (height * width).div_ceil((height * width).div_ceil(PIXELS));
-        }
         if macs >= MACS {
-            while tasks(pixels, channels) < TASKS && pixels > step {
+            while tasks(pixels, channels) < TASKS && pixels > 64 {
                 pixels = pixels.div_ceil(2);
             }
-            while tasks(pixels, channels) < TASKS && channels > kernel.nr().max(kernel.mr()) {
+            while tasks(pixels, channels) < TASKS / 2 && channels > kernel.nr().max(kernel.mr()) {
                 channels = channels.div_ceil(2).next_multiple_of(kernel.nr());
             }
         }
