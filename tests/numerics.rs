@@ -38,7 +38,7 @@ fn check(conv: Conv2d, kind: Real, seed: u64, scope: &Scope) -> Result<BTreeMap<
                 let (Ok(execution), Ok(())) = (ready, &agree) else { return };
                 let got = execution.run(&left, &right, &How::default(), Run::new(execution.planned(), seed));
                 agree = got.and_then(|got| {
-                    let name = format!("{direction} {}", case.algorithm);
+                    let name = format!("{direction} {} {kind:?}", case.algorithm);
                     let ratio = (0..got.len())
                         .map(|i| 2.0 * (f64::from(got[i]) - exact[i]).abs() / alarm[i].max(f64::MIN_POSITIVE))
                         .fold(0.0, f64::max);

@@ -21,7 +21,9 @@ fuzz_target!(|input: Input<'_>| {
         .input([ih, iw])
         .stride([sh, sw])
         .dilation([dh, dw])
-        .padding([Padding::Valid, Padding::Same, Padding::SameLower, explicit][usize::from(input.padding % 4)]);
+        .padding(
+            [Padding::Valid, Padding::Same, Padding::SameLower, explicit][usize::from(input.padding % 4)],
+        );
     let parsed = input.text.parse::<NamedProblem>().ok().map(|problem| problem.conv);
     let listed = problems(input.text).filter_map(|(_, problem)| problem.ok()).map(|problem| problem.conv);
     for conv in listed.chain(parsed).chain([raw]) {

@@ -58,7 +58,7 @@ const EXTRA: u64 = 64;
 pub enum Fill {
     /// Both sides up to 8.
     Dense,
-    /// Left odd, up to 4095; right -1, 1 or 2.
+    /// Left odd, up to 4095; right up to 2.
     WideLeft,
     /// The other way round.
     WideRight,
@@ -79,7 +79,7 @@ impl Fill {
         let wide = |random: &mut Random| (2 * random.integer(0, 2047) + 1) * [-1, 1][random.below(2)];
         let [left, right] = [direction.left(), direction.right()].map(|o| reference::len(conv, o));
         let dense = |random: &mut Random| random.integer(1, 8) * [-1, 1][random.below(2)];
-        let narrow = |random: &mut Random| [-1, 1, 2][random.below(3)];
+        let narrow = |random: &mut Random| [-2, -1, 1, 2][random.below(4)];
         let left: Vec<i64> = (0..left)
             .map(|_| match self {
                 Self::Dense => dense(&mut random),

@@ -59,9 +59,10 @@ impl WeightSums {
         let mut oc = budget.clamp(mr, 128).min(group_out);
         let tasks =
             |oc: usize, ic: usize| geometry.conv().groups * group_out.div_ceil(oc) * group_in.div_ceil(ic);
-        // Input channels first: each task packs its own, so more blocks of output channels pack them more often.
+        // Blocks of one operand are copied once for each block of the other; with many taps a copy serves longer.
+        let least = if geometry.taps() == 1 { 2 * nr } else { nr };
         while geometry.macs() >= MACS && tasks(oc, ic) < TASKS && (oc > 2 * mr || ic > nr) {
-            if ic > nr {
+            if ic > least || (ic > nr && oc <= 4 * mr) {
                 ic = ic.div_ceil(2).next_multiple_of(nr);
             } else {
                 oc = oc.div_ceil(2).next_multiple_of(mr);

@@ -7,7 +7,7 @@
 //! for each task: some output channels x some input channels of one group, all taps      (parallel; a box of diff_weights)
 //!     for each chunk of a few hundred output pixels                                      (in order: the sum has one order)
 //!         pack the input pixels of the chunk as panels [row][column][NR]
-//!         NCHW with a stride: transpose the chunk of diff_dst to [pixel][channel]
+//!         copy the chunk of diff_dst to [pixel][channel], where it cannot be read in place
 //!         for each tap, panel, tile of MR output channels: one call of the micro-kernel  (a reduction of the whole chunk)
 //!     write the accumulators in the order of the weights
 //! ```
@@ -100,7 +100,7 @@ impl Runner {
         let ic = ic.next_multiple_of(nr);
         // A run reads whole steps of the pitch, so up to a stride of pixels behind the last one.
         let panel = (chunk[0] * reach[0] * reach[1] + self.column_step()) * nr;
-        let diff_dst = if self.transposes() { chunk.iter().product::<usize>() * oc } else { 0 };
+        let diff_dst = if self.copies() { chunk.iter().product::<usize>() * oc } else { 0 };
         Lane {
             accumulators: lines(self.geometry.taps() * oc * ic),
             panels: lines(panel * ic / nr),
@@ -113,10 +113,14 @@ impl Runner {
         accumulators + panels + diff_dst
     }
 
-    /// Whether `diff_dst` must be transposed: where channels are planes, rows of a tile run along the pixels in place, but then the
-    /// other operand must be packed step by step, which it is not where it skips pixels.
-    fn transposes(&self) -> bool {
-        self.geometry.conv().layout == Layout::Nchw && self.column_step() > 1
+    /// Whether `diff_dst` is copied to `[pixel][channel of the task]`. In place serves two cases: channels that are neighbours and all
+    /// belong to the task (else steps are a long way apart and share few cache sets); and planes, along which the rows of a tile run, if
+    /// the other operand has no gaps between its steps.
+    fn copies(&self) -> bool {
+        match self.geometry.conv().layout {
+            Layout::Nhwc => self.blocks.oc < self.geometry.conv().out_channels,
+            Layout::Nchw => self.column_step() > 1,
+        }
     }
 
     /// Input columns from one output column to the next; 1 when there is no next.
@@ -130,7 +134,7 @@ impl Runner {
         let (nr, taps) = (self.kernel.nr(), self.geometry.taps());
         let sizes = self.lane();
         let (accumulators, lane) = lane.split_at_mut(sizes.accumulators);
-        let (panels, transposed) = lane.split_at_mut(sizes.panels);
+        let (panels, copy) = lane.split_at_mut(sizes.panels);
         let count = ic.len().div_ceil(nr);
         let accumulators = &mut accumulators[..taps * count * oc.len() * nr];
         accumulators.fill(0.0);
@@ -139,14 +143,18 @@ impl Runner {
             let panels = &mut panels[..self.panel_len(&chunk) * count];
             self.pack_src(src, &chunk, oc.start / self.geometry.group_out(), ic, panels);
             let strides = self.geometry.dst();
-            let left = if self.transposes() {
-                let steps = self.transpose_diff_dst(diff_dst, &chunk, oc, transposed);
-                Left { data: transposed, steps, channel: 1 }
+            let left = if self.copies() {
+                let steps = self.copy_diff_dst(diff_dst, &chunk, oc, copy);
+                Left { data: copy, steps, channel: 1 }
             } else {
                 let steps = [strides.image, strides.row, strides.column];
                 let first = [chunk.images.start, chunk.outputs[0].start, chunk.outputs[1].start];
                 let origin: usize = first.iter().zip(steps).map(|(at, step)| at * step).sum();
-                Left { data: &diff_dst[origin + oc.start * strides.channel..], steps, channel: strides.channel }
+                Left {
+                    data: &diff_dst[origin + oc.start * strides.channel..],
+                    steps,
+                    channel: strides.channel,
+                }
             };
             self.reduce(&chunk, panels, &left, &mut sums);
         }
@@ -229,8 +237,8 @@ impl Runner {
         }
     }
 
-    /// `diff_dst` of a chunk as `[image][row][column][channel]`; gives the strides of image, row and column.
-    fn transpose_diff_dst(
+    /// Copies `diff_dst` of a chunk to `[image][row][column][channel]`; gives the strides of image, row and column.
+    fn copy_diff_dst(
         &self,
         diff_dst: &[f32],
         chunk: &Chunk,
@@ -242,14 +250,21 @@ impl Runner {
         let row_len = columns.len() * oc.len();
         let pixels = chunk.images.clone().flat_map(|image| rows.clone().map(move |row| (image, row)));
         for ((image, row), to) in pixels.zip(to.chunks_exact_mut(row_len)) {
-            let from = image * strides.image + oc.start * strides.channel + row * strides.row + columns.start;
-            self.kernel.transpose(
-                [oc.len(), columns.len()],
-                &diff_dst[from..],
-                strides.channel,
-                to,
-                oc.len(),
-            );
+            let from = image * strides.image
+                + oc.start * strides.channel
+                + row * strides.row
+                + columns.start * strides.column;
+            match self.geometry.conv().layout {
+                Layout::Nhwc => {
+                    let pixels = diff_dst[from..].chunks(strides.column);
+                    let to = to.chunks_exact_mut(oc.len());
+                    to.zip(pixels).for_each(|(to, pixel)| to.copy_from_slice(&pixel[..oc.len()]));
+                }
+                Layout::Nchw => {
+                    let size = [oc.len(), columns.len()];
+                    self.kernel.transpose(size, &diff_dst[from..], strides.channel, to, oc.len());
+                }
+            }
         }
         [rows.len() * row_len, row_len, oc.len()]
     }
@@ -326,11 +341,10 @@ impl Runner {
         let steps = runs * (width as f64 * per_step + 12.0) + calls * 80.0;
         let tasks = [(geometry.group_out(), self.blocks.oc), (geometry.group_in(), self.blocks.ic)];
         let [oc_tasks, ic_tasks] = tasks.map(|(len, block)| len.div_ceil(block) as f64);
-        let transposed =
-            if conv.layout == Layout::Nchw { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
+        let copied = if self.copies() { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
         let cycles = steps * panels * tiles * (geometry.taps() * conv.groups) as f64
             + geometry.src_len() as f64 * oc_tasks * 0.4
-            + transposed
+            + copied
             + geometry.weights_len() as f64 * 2.0;
         let parallel = problem.threads.min((oc_tasks * ic_tasks) as usize * conv.groups) as f64;
         cycles / 3.5 / parallel

@@ -93,14 +93,14 @@ impl PhaseRunner {
         self.sides.output.channels.div_ceil(self.kernel.nr())
     }
 
-    /// Floats of workspace of one task: the transposed input, a panel of outputs by pixel, and the same by channel.
+    /// Floats of workspace of one task: the transposed input, and a block of outputs by pixel.
     fn lane_len(&self) -> usize {
         match self.sides.layout {
             Layout::Nhwc => 0,
             Layout::Nchw => {
                 let Blocks { images, rows, columns, input_pixels, .. } = self.blocks;
                 lines(input_pixels * self.sides.input.channels)
-                    + 2 * lines(images * rows * columns * self.blocks.panels)
+                    + lines(images * rows * columns * self.blocks.panels)
             }
         }
     }
@@ -142,28 +142,25 @@ impl PhaseRunner {
         let Task { input, images, pixels, channels, finish, .. } = task;
         let window = self.window(images.clone(), pixels);
         let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.sides.input.channels));
-        let (by_pixel, by_channel) = lane.split_at_mut(lane.len() / 2);
         let source = self.transpose_in(input, channels.start / self.sides.output.channels, &window, copy);
         let (count, strides) = (pixels.len(), self.sides.output.strides);
         // Nothing to start from here: what is in `diff_src` is added at the end.
         let fresh = Task { finish: Finish { update: Update::Overwrite, ..*finish }, ..task.clone() };
         for first in channels.clone().step_by(self.blocks.panels) {
             let block = first..channels.end.min(first + self.blocks.panels);
-            let by_pixel = &mut by_pixel[..images.len() * count * block.len()];
+            let by_pixel = &mut lane[..images.len() * count * block.len()];
             let mut tile = BlockMut::new(by_pixel, [images.len(), count, block.len()]);
             self.block(&fresh, &source, &window, &block, 0, &mut tile);
-            for (i, (image, by_pixel)) in
-                images.clone().zip(by_pixel.chunks_exact(count * block.len())).enumerate()
-            {
-                self.kernel.transpose([count, block.len()], by_pixel, block.len(), by_channel, count);
-                for (channel, values) in block.clone().zip(by_channel.chunks_exact(count)) {
-                    let row = piece.row(i, channel - channels.start);
-                    match finish.update {
-                        Update::Overwrite => row.copy_from_slice(values),
-                        Update::Accumulate => row.iter_mut().zip(values).for_each(|(x, v)| *x += v),
-                    }
+            for (i, by_pixel) in by_pixel.chunks_exact(count * block.len()).enumerate() {
+                let (size, at) = ([count, block.len()], [i, first - channels.start]);
+                self.kernel.transpose_into(size, by_pixel, block.len(), piece, at, finish.update);
+            }
+        }
+        if finish.epilogue.late() {
+            for (i, image) in images.clone().enumerate() {
+                for (c, channel) in channels.clone().enumerate() {
                     let offset = image * strides.image + channel * strides.channel + pixels.start;
-                    finish.epilogue.finish(row, offset);
+                    finish.epilogue.finish(piece.row(i, c), offset);
                 }
             }
         }
@@ -496,7 +493,16 @@ impl Blocks {
                     * sides.groups
                     * output.channels.div_ceil(channels)
             };
-            while tasks(channels, rows) < TASKS && channels > nr {
+            // In NCHW each block of channels transposes the input again, so rows are cut first there.
+            let few = if sides.layout == Layout::Nchw { TASKS / 2 } else { TASKS };
+            while sides.layout == Layout::Nchw
+                && tasks(channels, rows) < TASKS
+                && rows * width > PIXELS / 2
+                && rows > 1
+            {
+                rows = rows.div_ceil(2);
+            }
+            while tasks(channels, rows) < few && channels > nr {
                 channels = channels.div_ceil(2).next_multiple_of(nr);
             }
             while tasks(channels, rows) < TASKS && rows > 1 && images == 1 && rows * width > PIXELS / 2 {

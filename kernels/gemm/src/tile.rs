@@ -10,7 +10,7 @@
 //! The idea of a batch-reduce kernel that takes addresses instead of packed operands is Georganas et al., "High-Performance Deep
 //! Learning via a Single Building Block" (2019). Tile shapes follow from the registers: MR * NV accumulators + NV + 1 must fit.
 
-use convolve_core::{BlockMut, LINE};
+use convolve_core::{BlockMut, LINE, Update};
 use convolve_simd::{Avx2, Avx512, Isa, Neon, Portable, Simd, dispatch};
 
 /// Two nested loops of runs; a run is `len` consecutive steps. Offsets are in elements.
@@ -125,6 +125,16 @@ pub trait Ukernel: Send + Sync {
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>);
     /// Transposes `rows` x `columns` floats, `from[i * pitch + j]` to `to[j * to_pitch + i]`, by vectors.
     fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize);
+    /// The same into consecutive rows `[i, j + column]` of a box, which are replaced or added to.
+    fn transpose_into(
+        &self,
+        size: [usize; 2],
+        from: &[f32],
+        pitch: usize,
+        to: &mut BlockMut<'_, f32>,
+        at: [usize; 2],
+        update: Update,
+    );
 }
 
 /// The left operand within one run: what each step broadcasts.
@@ -336,6 +346,21 @@ impl<S: Family> Ukernel for Tiles<S> {
             |s| transpose(s, size, from, pitch, to, to_pitch),
         );
     }
+
+    fn transpose_into(
+        &self,
+        size: [usize; 2],
+        from: &[f32],
+        pitch: usize,
+        to: &mut BlockMut<'_, f32>,
+        at: [usize; 2],
+        update: Update,
+    ) {
+        self.s.vectorize(
+            #[inline(always)]
+            |s| transpose_into(s, size, from, pitch, to, at, update),
+        );
+    }
 }
 
 /// Whole squares of LANES x LANES by shuffles, the rest one by one. A cache line of columns at a time: so lines are read whole and
@@ -360,6 +385,39 @@ fn transpose<S: Simd>(
     for i in 0..rows {
         for j in if i < whole_rows { whole_columns..columns } else { 0..columns } {
             to[j * to_pitch + i] = from[i * pitch + j];
+        }
+    }
+}
+
+/// As [`transpose`], square by square through L1, since rows of a box are borrowed one at a time.
+#[inline(always)]
+fn transpose_into<S: Simd>(
+    s: S,
+    [rows, columns]: [usize; 2],
+    from: &[f32],
+    pitch: usize,
+    to: &mut BlockMut<'_, f32>,
+    [plane, first]: [usize; 2],
+    update: Update,
+) {
+    let mut square = [0.0; LINE * LINE];
+    let [whole_rows, whole_columns] = [rows, columns].map(|len| len / S::LANES * S::LANES);
+    for j in (0..whole_columns).step_by(S::LANES) {
+        for i in (0..whole_rows).step_by(S::LANES) {
+            s.transpose(&from[i * pitch + j..], pitch, &mut square, S::LANES);
+            for (column, values) in square.chunks_exact(S::LANES).take(S::LANES).enumerate() {
+                let to = &mut to.row(plane, first + j + column)[i..];
+                let value = s.load(values);
+                let value = if update == Update::Accumulate { s.add(s.load(to), value) } else { value };
+                s.store(value, to);
+            }
+        }
+    }
+    for j in 0..columns {
+        let to = to.row(plane, first + j);
+        for i in if j < whole_columns { whole_rows..rows } else { 0..rows } {
+            let value = from[i * pitch + j];
+            to[i] = if update == Update::Accumulate { to[i] + value } else { value };
         }
     }
 }
