@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Files are those of oneDNN's `tests/benchdnn/inputs/conv`; without a file or problem it reads all of `testkit/problems`.
-//! Exit code: 1 when any result is wrong, otherwise 2 when a line was bad or an argument named nothing, otherwise 0.
+//! Exit code: 1 when any result is wrong, otherwise 2 when a line was bad or nothing was run, otherwise 0.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -153,7 +153,7 @@ fn check(args: &Args, scope: &Scope, convs: &[Conv2d]) -> Tally {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} problems, {eta} left");
     bar.set_style(style.expect("a template that is right once is right"));
     let (next, total) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
-    let work = |_| loop {
+    let work = |_: rayon::BroadcastContext<'_>| loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(&conv) = convs.get(index) else { return };
         let seed = args.seed.unwrap_or(index as u64);
@@ -198,6 +198,9 @@ fn main() -> ExitCode {
         println!("            {count:>9}  {direction} {algorithm}: {reason}");
     }
     println!("mismatches  {:>9}", tally.mismatches.len());
+    if tally.executions == 0 {
+        eprintln!("nothing was run");
+    }
     match (tally.mismatches.len(), bad, tally.executions) {
         (0, 0, 1..) => ExitCode::SUCCESS,
         (0, ..) => ExitCode::from(2),

@@ -1,5 +1,33 @@
-//! Convolution kernels for CPUs: forward, backward-data and backward-weights, NCHW and NHWC, explicit SIMD chosen at run time,
-//! and the same bits for any number of threads.
+//! Convolution kernels for CPUs: forward, backward-data and backward-weights, NCHW and NHWC, explicit SIMD chosen at run time, the
+//! same bits for any number of threads.
+//!
+//! ```text
+//! dst[n, oc, oh, ow] = bias[oc] + sum over ic, kh, kw of
+//!     src[n, g*IC/G + ic, oh*stride_h + kh*dilation_h - top, ow*stride_w + kw*dilation_w - left] * weights[oc, ic, kh, kw]
+//! ```
+//!
+//! Cross-correlation (the kernel is not flipped), dilation 1 is dense, a padded pixel is absent.
+//!
+//! # A tour
+//!
+//! - [`Conv2d`] is the problem, plain data built by chained calls; [`Conv2d::geometry`] checks it.
+//! - [`Planner`] chooses an algorithm and explains itself; [`Plan`] runs it: [`Plan::pack`](Plan#method.pack) once,
+//!   [`Plan::run`](Plan#method.run) often.
+//! - [`forward`], [`backward_data`], [`backward_weights`], [`backward`] are for people without a plan.
+//! - [`Epilogue`] is bias, residual and activation, applied before the output is written.
+//! - [`definition`] is the formula above as loops, in f32, f64 or i64; [`explicit`] is textbook im2col in f32 or f64.
+//! - [`NamedProblem`] and [`problems`] read oneDNN's benchdnn strings: `"mb1ic64ih56oc64kh3ph1".parse::<Conv2d>()`.
+//!
+//! # The course's letters
+//!
+//! | course | here |
+//! |---|---|
+//! | A_prev (m, n_H, n_W, n_C_prev) | `src` in [`Layout::Nhwc`] |
+//! | W (f, f, n_C_prev, n_C) | `weights` in [`WeightLayout::Hwio`] |
+//! | b (1, 1, 1, n_C) | [`Epilogue::bias`] |
+//! | Z, A = ReLU(Z) | `dst`, with [`Epilogue::relu`] |
+//! | f, p, s | `kernel`, `padding`, `stride` |
+//! | dA_prev, dW, db from dZ | [`Gradients`] of [`backward`] from `diff_dst` |
 #![forbid(unsafe_code)]
 
 mod oneshot;
@@ -7,12 +35,17 @@ mod plan;
 mod planner;
 pub mod registry;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use convolve_core::{
     Accuracy, Activation, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs,
     Caches, Conv2d, Epilogue, Error, Estimate, Execute, Forward, ForwardArgs, Geometry, Layout, NamedProblem,
     Operand, Padding, Pair, Par, Pass, Problem, Strides, Unsupported, Update, WeightLayout, WeightStrides,
     Workspace, backward_bias, definition, phase, problems,
 };
+pub use convolve_im2col::explicit;
 pub use convolve_simd::{Isa, IsaError};
 pub use oneshot::{Gradients, backward, backward_data, backward_weights, forward};
 pub use plan::{PackedWeights, Plan};

@@ -12,7 +12,7 @@ fn everything(turn: u64) -> Scope {
 }
 
 proptest! {
-    #![proptest_config(strategy::config(256))]
+    #![proptest_config(strategy::config(512))]
 
     #[test]
     fn every_algorithm_is_exact_on_any_problem(conv in strategy::convs(), seed in any::<u64>()) {

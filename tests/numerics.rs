@@ -2,8 +2,9 @@
 //! summation, a lost term or a rounded operand would leave.
 //!
 //! u = 2^-24; K products per output; S = sum of |x||w|. The promise is K u S (Jeannerod and Rump; with fused multiply-add K u / (1 -
-//! K u)). It is too wide to notice a lost term once K > 4096, so there is an alarm at 2 sqrt(K) u S: honest summation in one
-//! accumulator stays below sqrt(K) u S. Both have K 2^-149 added, for denormal numbers.
+//! K u)). It is too wide to notice a lost term once K > 4096, so there is an alarm at 2 sqrt(K) u S: the worst seen of honest
+//! summation is 1.6 sqrt(K) u S, and for K <= 4 the alarm is above the promise anyway. Both have K 2^-149 added, for denormal
+//! numbers.
 
 use convolve::Conv2d;
 use convolve_testkit::data::Real;

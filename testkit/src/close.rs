@@ -34,6 +34,7 @@ pub fn exact(shape: [usize; 4], got: &[f32], expected: &[i64]) -> Result<(), Str
 pub fn within(shape: [usize; 4], got: &[f32], expected: &[f64], bound: &[f64]) -> Result<(), String> {
     same_length(got.len(), expected.len())?;
     same_length(bound.len(), expected.len())?;
+    #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "`>` would let a NaN pass")]
     let bad = (0..got.len()).filter(|&i| !((f64::from(got[i]) - expected[i]).abs() <= bound[i]));
     let text = |i: usize| {
         let error = (f64::from(got[i]) - expected[i]).abs();

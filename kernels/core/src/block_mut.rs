@@ -48,6 +48,10 @@ impl Cut {
     }
 }
 
+/// What is done with a piece: its ranges, the piece, and a lane of workspace. Higher-ranked in the lifetime of the piece, so that no piece
+/// outlives the call.
+pub type PieceFn<'f, T> = dyn for<'b> Fn([Range<usize>; 3], BlockMut<'b, T>, &mut [f32]) + Sync + 'f;
+
 /// A box of a row-major three-dimensional array, with the right to write it.
 ///
 /// ```
@@ -143,7 +147,7 @@ impl<'a, T: Send> BlockMut<'a, T> {
         par: Par<'_>,
         workspace: &mut [f32],
         lane_len: usize,
-        f: &(dyn for<'b> Fn([Range<usize>; 3], BlockMut<'b, T>, &mut [f32]) + Sync),
+        f: &PieceFn<'_, T>,
     ) {
         let (base, strides, extent) = (Base(self.base), self.strides, self.extent);
         let pieces = [0, 1, 2].map(|axis| cuts[axis].pieces(extent[axis]));

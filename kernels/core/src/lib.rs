@@ -23,7 +23,7 @@ mod workspace;
 
 pub use algorithm::{Accuracy, Algorithm, Caches, Estimate, Execute, Problem, Unsupported};
 pub use bias::backward_bias;
-pub use block_mut::{BlockMut, Cut};
+pub use block_mut::{BlockMut, Cut, PieceFn};
 pub use conv2d::{Conv2d, Layout, Padding, Pair, WeightLayout};
 pub use epilogue::{Activation, Epilogue};
 pub use error::Error;

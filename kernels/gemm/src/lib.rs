@@ -9,6 +9,7 @@
 
 mod gemm;
 mod operand;
+#[expect(clippy::needless_range_loop, reason = "accumulators must be indexed by constants of unrolled loops")]
 mod tile;
 
 pub use gemm::{Blocking, Target, product};
