@@ -6,16 +6,10 @@ use core::ops::Range;
 /// Sums of one task of backward-weights: `[tap][panel of NR input channels][output channel][NR]`.
 ///
 /// ```
-/// use convolve_core::{Conv2d, Par, Update, WeightSums};
-/// let geometry = Conv2d::new(2, 2, 1).input(1).geometry()?;
-/// let mut gradient = [0.0; 4];
-/// WeightSums::for_each_task(&geometry, [2, 2], &mut gradient, Update::Overwrite, Par::Seq, &mut [0.0; 8], 8, &|task, lane| {
-///     assert_eq!((task.oc, task.ic), (0..2, 0..2));
-///     lane.copy_from_slice(&[1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
-///     WeightSums { sums: 0..8, nr: 4 }
-/// });
-/// assert_eq!(gradient, [1.0, 2.0, 3.0, 4.0]);
-/// # Ok::<(), convolve_core::Error>(())
+/// // One tap, one panel of 4 columns of which 2 are input channels, 2 output channels.
+/// let lane = [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0];
+/// let sums = convolve_core::WeightSums { sums: 0..lane.len(), nr: 4 };
+/// assert_eq!(sums.nr * 2, lane.len());
 /// ```
 #[derive(Clone, Debug)]
 pub struct WeightSums {
@@ -82,6 +76,7 @@ impl WeightSums {
         par: Par<'_>,
         workspace: &mut [f32],
         lane_len: usize,
+        transpose: &(dyn Transpose + Sync),
         reduce: &(dyn Fn(&WeightTask, &mut [f32]) -> Self + Sync),
     ) {
         let conv = geometry.conv();
@@ -103,49 +98,82 @@ impl WeightSums {
                 WeightLayout::Hwio => (c, b),
             };
             let task = WeightTask { oc, ic };
-            let Self { sums, nr } = reduce(&task, lane);
-            deliver(&lane[sums], nr, taps, &task, conv.weight_layout, update, &mut piece);
+            let sums = reduce(&task, lane);
+            deliver(&sums, lane, taps, &task, conv.weight_layout, update, transpose, &mut piece);
         });
     }
 }
 
 /// Writes the sums of a task in the order of the weights.
+#[expect(clippy::too_many_arguments, reason = "what, from where, how, to where")]
 fn deliver(
-    sums: &[f32],
-    nr: usize,
+    sums: &WeightSums,
+    lane: &[f32],
     taps: usize,
     task: &WeightTask,
     layout: WeightLayout,
     update: Update,
+    transpose: &dyn Transpose,
     piece: &mut BlockMut<'_, f32>,
 ) {
-    let put = |to: &mut f32, value: f32| match update {
-        Update::Overwrite => *to = value,
-        Update::Accumulate => *to += value,
-    };
-    let (oc, ic) = (task.oc.len(), task.ic.len());
-    for (plane, sums) in sums.chunks_exact(oc * nr).enumerate() {
-        let (tap, first) = (plane / ic.div_ceil(nr), plane % ic.div_ceil(nr) * nr);
+    let nr = sums.nr;
+    let (sums, oc, ic) = (&lane[sums.sums.clone()], task.oc.len(), task.ic.len());
+    let panels = ic.div_ceil(nr);
+    for (panel, first) in (0..ic).step_by(nr).enumerate() {
         let valid = nr.min(ic - first);
-        match layout {
-            WeightLayout::Oihw => {
-                for (o, sums) in sums.chunks_exact(nr).enumerate() {
+        let start = |tap: usize, o: usize| ((tap * panels + panel) * oc + o) * nr;
+        match (layout, update) {
+            (WeightLayout::Oihw, Update::Overwrite) if taps > 1 => {
+                for o in 0..oc {
+                    let to = &mut piece.row(o, 0)[first * taps..][..valid * taps];
+                    transpose.transpose([taps, valid], &sums[start(0, o)..], panels * oc * nr, to, taps);
+                }
+            }
+            (WeightLayout::Oihw, Update::Accumulate) if taps > 1 => {
+                for (o, tap) in (0..oc).flat_map(|o| (0..taps).map(move |tap| (o, tap))) {
                     let to = piece.row(o, 0)[first * taps + tap..].iter_mut().step_by(taps);
-                    to.zip(&sums[..valid]).for_each(|(to, sum)| put(to, *sum));
+                    to.zip(&sums[start(tap, o)..][..valid]).for_each(|(to, sum)| *to += sum);
                 }
             }
-            WeightLayout::Ohwi => {
-                for (o, sums) in sums.chunks_exact(nr).enumerate() {
-                    let to = &mut piece.row(o, tap)[first..first + valid];
-                    to.iter_mut().zip(sums).for_each(|(to, sum)| put(to, *sum));
+            // With one tap OIHW is OHWI.
+            (WeightLayout::Oihw | WeightLayout::Ohwi, _) => {
+                for (o, tap) in (0..oc).flat_map(|o| (0..taps).map(move |tap| (o, tap))) {
+                    let (to, from) =
+                        (&mut piece.row(o, tap)[first..][..valid], &sums[start(tap, o)..][..valid]);
+                    match update {
+                        Update::Overwrite => to.copy_from_slice(from),
+                        Update::Accumulate => to.iter_mut().zip(from).for_each(|(to, sum)| *to += sum),
+                    }
                 }
             }
-            WeightLayout::Hwio => {
-                for i in 0..valid {
-                    let to = piece.row(tap, first + i).iter_mut();
-                    to.zip(sums[i..].iter().step_by(nr)).for_each(|(to, sum)| put(to, *sum));
+            (WeightLayout::Hwio, _) => {
+                for tap in 0..taps {
+                    transpose.transpose_into(
+                        [oc, valid],
+                        &sums[start(tap, 0)..],
+                        nr,
+                        piece,
+                        [tap, first],
+                        update,
+                    );
                 }
             }
         }
     }
+}
+
+/// Transposition by vectors, which this crate has none of: the micro-kernels of a product have it.
+pub trait Transpose {
+    /// Transposes `rows` x `columns` floats: `to[j * to_pitch + i] = from[i * pitch + j]`.
+    fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize);
+    /// The same into consecutive rows `[at[0], at[1] + j]` of a box, which are replaced or added to.
+    fn transpose_into(
+        &self,
+        size: [usize; 2],
+        from: &[f32],
+        pitch: usize,
+        to: &mut BlockMut<'_, f32>,
+        at: [usize; 2],
+        update: Update,
+    );
 }

@@ -10,8 +10,9 @@
 //! The idea of a batch-reduce kernel that takes addresses instead of packed operands is Georganas et al., "High-Performance Deep
 //! Learning via a Single Building Block" (2019). Tile shapes follow from the registers: MR * NV accumulators + NV + 1 must fit.
 
-use convolve_core::{BlockMut, LINE, Update};
+use convolve_core::{BlockMut, LINE, Transpose, Update};
 use convolve_simd::{Avx2, Avx512, Isa, Neon, Portable, Simd, dispatch};
+use core::ops::Range;
 
 /// Two nested loops of runs; a run is `len` consecutive steps. Offsets are in elements.
 ///
@@ -113,7 +114,7 @@ pub struct Call<'a> {
 pub const UNCLAMPED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 
 /// A family of micro-kernels of one instruction set and one width.
-pub trait Ukernel: Send + Sync {
+pub trait Ukernel: Transpose + Send + Sync {
     /// Most rows of a call.
     fn mr(&self) -> usize;
     /// Columns of a call: NV vectors.
@@ -123,18 +124,6 @@ pub trait Ukernel: Send + Sync {
     /// # Panics
     /// When an operand is too short for the walk.
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>);
-    /// Transposes `rows` x `columns` floats, `from[i * pitch + j]` to `to[j * to_pitch + i]`, by vectors.
-    fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize);
-    /// The same into consecutive rows `[i, j + column]` of a box, which are replaced or added to.
-    fn transpose_into(
-        &self,
-        size: [usize; 2],
-        from: &[f32],
-        pitch: usize,
-        to: &mut BlockMut<'_, f32>,
-        at: [usize; 2],
-        update: Update,
-    );
 }
 
 /// The left operand within one run: what each step broadcasts.
@@ -339,7 +328,9 @@ impl<S: Family> Ukernel for Tiles<S> {
         };
         table[call.at.rows() - 1](self.s, call, dst);
     }
+}
 
+impl<S: Family> Transpose for Tiles<S> {
     fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize) {
         self.s.vectorize(
             #[inline(always)]
@@ -363,8 +354,7 @@ impl<S: Family> Ukernel for Tiles<S> {
     }
 }
 
-/// Whole squares of LANES x LANES by shuffles, the rest one by one. A cache line of columns at a time: so lines are read whole and
-/// written in order, also where a pitch is a multiple of 4 KiB and all lines of a column share one set of L1.
+/// Squares of LANES x LANES by shuffles, then squares of four, the rest one by one.
 #[inline(always)]
 fn transpose<S: Simd>(
     s: S,
@@ -374,17 +364,35 @@ fn transpose<S: Simd>(
     to: &mut [f32],
     to_pitch: usize,
 ) {
-    let [whole_rows, whole_columns] = [rows, columns].map(|len| len / S::LANES * S::LANES);
-    for line in (0..whole_columns).step_by(LINE) {
-        for i in (0..whole_rows).step_by(S::LANES) {
-            for j in (line..whole_columns.min(line + LINE)).step_by(S::LANES) {
-                s.transpose(&from[i * pitch + j..], pitch, &mut to[j * to_pitch + i..], to_pitch);
-            }
+    let four = Portable::new();
+    let [r1, c1] = [rows, columns].map(|len| len / S::LANES * S::LANES);
+    let [r2, c2] = [rows, columns].map(|len| len / Portable::LANES * Portable::LANES);
+    squares(s, [0..r1, 0..c1], from, pitch, to, to_pitch);
+    squares(four, [r1..r2, 0..c2], from, pitch, to, to_pitch);
+    squares(four, [0..r1, c1..c2], from, pitch, to, to_pitch);
+    for i in 0..rows {
+        for j in if i < r2 { c2..columns } else { 0..columns } {
+            to[j * to_pitch + i] = from[i * pitch + j];
         }
     }
-    for i in 0..rows {
-        for j in if i < whole_rows { whole_columns..columns } else { 0..columns } {
-            to[j * to_pitch + i] = from[i * pitch + j];
+}
+
+/// A cache line of columns at a time: so lines are read whole and written in order, also where a pitch is a multiple of 4 KiB and all
+/// lines of a column share one set of L1.
+#[inline(always)]
+fn squares<S: Simd>(
+    s: S,
+    [rows, columns]: [Range<usize>; 2],
+    from: &[f32],
+    pitch: usize,
+    to: &mut [f32],
+    to_pitch: usize,
+) {
+    for line in columns.clone().step_by(LINE) {
+        for i in rows.clone().step_by(S::LANES) {
+            for j in (line..columns.end.min(line + LINE)).step_by(S::LANES) {
+                s.transpose(&from[i * pitch + j..], pitch, &mut to[j * to_pitch + i..], to_pitch);
+            }
         }
     }
 }

@@ -129,6 +129,7 @@ impl Execute<BackwardWeights> for Runner {
             par,
             workspace,
             lane_len,
+            self.kernel.as_ref(),
             &reduce,
         );
     }
