@@ -43,6 +43,24 @@ impl Walk {
         Self { count: [1, 1], lhs: [0, 0], rhs: [0, 0], len }
     }
 
+    /// The same steps in the same order, with loops joined whose runs follow each other without a gap; `lhs` and `rhs` are the distances
+    /// from one step to the next.
+    /// ```
+    /// use convolve_gemm::Walk;
+    /// let rows = Walk { count: [2, 7], lhs: [98, 14], rhs: [98, 14], len: 7 };
+    /// assert_eq!(rows.joined(2, 2), Walk { count: [1, 1], lhs: [98, 14], rhs: [98, 14], len: 98 });
+    /// ```
+    pub fn joined(mut self, lhs: usize, rhs: usize) -> Self {
+        for i in [1, 0] {
+            let gapless = self.lhs[i] == self.len * lhs && self.rhs[i] == self.len * rhs;
+            if gapless && self.count[i] > 1 && (i == 1 || self.count[1] == 1) {
+                self.len *= self.count[i];
+                self.count[i] = 1;
+            }
+        }
+        self
+    }
+
     /// Steps in all.
     pub fn steps(&self) -> usize {
         self.count[0] * self.count[1] * self.len
