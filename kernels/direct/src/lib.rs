@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod backward_weights;
+mod blocks;
 mod phase;
 
 use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};

@@ -16,29 +16,16 @@
 //!   makes three-channel images fast.
 //! - NCHW is the same code on a transposed copy of the rows that a task needs: the copy replaces a read that happens anyway.
 
+use crate::blocks::Blocks;
 use convolve_core::phase::{Phase, Segment};
 use convolve_core::{
-    BlockMut, Caches, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Update, lines,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Update, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernel};
 use core::ops::Range;
 
 /// Most rows of any tile: what the offsets of a tile are stored in.
 const MAX_MR: usize = 16;
-
-/// How the output is cut into tasks: by the shape of the problem alone.
-#[derive(Clone, Copy, Debug)]
-struct Blocks {
-    images: usize,
-    rows: usize,
-    /// Pixels of a row; less than the row only when `rows` is 1.
-    columns: usize,
-    channels: usize,
-    /// Output channels, in whole panels, whose weights are in L2 at a time.
-    panels: usize,
-    /// Most input pixels of a task, all images together.
-    input_pixels: usize,
-}
 
 /// Phases that are ready to run.
 pub(crate) struct PhaseRunner {
@@ -79,7 +66,7 @@ impl PhaseRunner {
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
         let sides = Sides::new(&problem.geometry, direction);
         let kernel = ukernel(problem.isa, sides.output.channels);
-        let blocks = Blocks::new(&sides, problem.geometry.macs(), &problem.caches, kernel.nr());
+        let blocks = Blocks::new(&sides, problem, kernel.as_ref());
         Self { sides, blocks, kernel, threads: problem.threads }
     }
 
@@ -336,38 +323,10 @@ impl PhaseRunner {
     pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
         let runner = Self::new(problem, direction);
         Estimate {
-            ns: runner.nanoseconds(problem),
+            ns: runner.blocks.cycles[1] / 3.5,
             workspace: runner.workspace_len(),
             packed: runner.packed_len(),
         }
-    }
-
-    /// Cycles of the multiply-adds by tile efficiency, plus tiles, runs and transposes, at 3.5 GHz.
-    fn nanoseconds(&self, problem: &Problem) -> f64 {
-        let (nr, mr) = (self.kernel.nr() as f64, self.kernel.mr() as f64);
-        let lanes = problem.isa.lanes() as f64;
-        let per_step = (nr / lanes * mr).max(nr / lanes + mr) / if lanes < 16.0 { 2.0 } else { 1.0 };
-        let depth = self.sides.input.channels as f64;
-        let mut cycles = 0.0;
-        for phase in &self.sides.phases {
-            for y in phase.axes[0].segments(0..phase.axes[0].count) {
-                for x in phase.axes[1].segments(0..phase.axes[1].count) {
-                    let pixels = (y.positions.len() * x.positions.len() * self.sides.batch) as f64;
-                    let taps = (y.taps.len() * x.taps.len()) as f64;
-                    let runs = if depth < 16.0 { y.taps.len() } else { y.taps.len() * x.taps.len() } as f64;
-                    cycles += (pixels / mr).ceil() * (taps * depth * per_step + 10.0 * runs + 60.0);
-                }
-            }
-        }
-        cycles *= (self.panels() * self.sides.groups) as f64;
-        if self.sides.layout == Layout::Nchw {
-            let channels = self.sides.output.channels.div_ceil(self.blocks.channels) as f64;
-            let input = (self.sides.input.size[0] * self.sides.input.size[1]) as f64 * depth * channels;
-            let output =
-                (self.sides.output.size[0] * self.sides.output.size[1] * self.sides.output.channels) as f64;
-            cycles += (input + 2.0 * output) * (self.sides.batch * self.sides.groups) as f64 * 0.5;
-        }
-        cycles / 3.5 / problem.threads as f64
     }
 }
 
@@ -452,69 +411,4 @@ struct Zone<'a> {
     /// Panels of the phase, from the first of the block on.
     weights: &'a [f32],
     panel_len: usize,
-}
-
-impl Blocks {
-    /// The input of a task takes at most half of L2, so that a panel of weights can stay in the other half while it is swept over
-    /// the pixels; but a task has some hundred pixels, so that the panel is used often enough. At least eight tasks where there
-    /// is work for them, so that a few threads share it evenly.
-    fn new(sides: &Sides, macs: u64, caches: &Caches, nr: usize) -> Self {
-        const PIXELS: usize = 192;
-        const TASKS: usize = 8;
-        // Floats of the outputs that wait to be transposed.
-        const BUFFER: usize = 1 << 14;
-        const MACS: u64 = 1 << 20;
-        let Sides { batch, input, output, phases, .. } = sides;
-        let batch = (*batch).max(1);
-        let [height, width] = output.size;
-        let budget = caches.l2 / 2 / size_of::<f32>() / input.channels;
-        let reach = |outputs: usize, axis: usize| sides.reach(outputs, axis);
-        let input_width = reach(width, 1);
-        // Rows: as many as the budget holds; a part of a row when it does not hold one.
-        let fits = |rows: usize| reach(rows, 0) * input_width <= budget || rows * width <= PIXELS;
-        let mut rows = (1..=height).rev().find(|&rows| fits(rows)).unwrap_or(1);
-        rows = height.div_ceil(height.div_ceil(rows));
-        let mut columns = width;
-        while rows == 1 && columns > PIXELS && reach(1, 0) * reach(columns, 1) > budget {
-            columns = columns.div_ceil(2);
-        }
-        let mut images = 1;
-        if rows == height {
-            let image = reach(height, 0) * input_width;
-            images = (budget / image.max(1)).max(PIXELS / (height * width)).clamp(1, batch);
-            images = batch.div_ceil(batch.div_ceil(images));
-        }
-        let mut channels = output.channels;
-        if macs >= MACS {
-            let tasks = |channels: usize, rows: usize| {
-                batch.div_ceil(images)
-                    * height.div_ceil(rows)
-                    * width.div_ceil(columns)
-                    * sides.groups
-                    * output.channels.div_ceil(channels)
-            };
-            // In NCHW each block of channels transposes the input again, so rows are cut first there.
-            let few = if sides.layout == Layout::Nchw { TASKS / 2 } else { TASKS };
-            while sides.layout == Layout::Nchw
-                && tasks(channels, rows) < TASKS
-                && rows * width > PIXELS / 2
-                && rows > 1
-            {
-                rows = rows.div_ceil(2);
-            }
-            while tasks(channels, rows) < few && channels > nr {
-                channels = channels.div_ceil(2).next_multiple_of(nr);
-            }
-            while tasks(channels, rows) < TASKS && rows > 1 && images == 1 && rows * width > PIXELS / 2 {
-                rows = rows.div_ceil(2);
-            }
-        }
-        let input_pixels = images * reach(rows, 0) * reach(columns, 1);
-        let taps = phases.iter().map(Phase::taps).max().unwrap_or(0).max(1);
-        let mut panels = (budget / taps).min(channels) / nr * nr;
-        if sides.layout == Layout::Nchw {
-            panels = panels.min(BUFFER / (images * rows * columns) / nr * nr);
-        }
-        Self { images, rows, columns, channels, panels: panels.max(nr), input_pixels }
-    }
 }

@@ -1,0 +1,188 @@
+//! How the output of a pass of phases is cut into tasks, and what that costs: by the shape of the problem and the caches alone, never by
+//! the number of threads.
+//!
+//! Candidates are cuts into rows and channels that fit L2. Each is priced in cycles (tiles of each zone, rounded up; runs; calls; in
+//! NCHW the transposes, which each block of channels pays again), times how unevenly two and four threads would share its tasks. The
+//! cheapest wins. So 14 rows are cut 7 + 7 where 4 + 4 + 4 + 2 would keep one of two threads waiting.
+
+use convolve_core::{Caches, Layout, Problem, Sides};
+use convolve_gemm::Ukernel;
+
+/// The cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks {
+    pub(crate) images: usize,
+    pub(crate) rows: usize,
+    /// Pixels of a row; less than the row only when `rows` is 1.
+    pub(crate) columns: usize,
+    pub(crate) channels: usize,
+    /// Output channels, in whole panels, whose weights are in L2 at a time.
+    pub(crate) panels: usize,
+    /// Most input pixels of a task, all images together.
+    pub(crate) input_pixels: usize,
+    /// Cycles of all tasks, and of the share of the busiest of the threads of the problem.
+    pub(crate) cycles: [f64; 2],
+}
+
+/// Below this many multiplications a problem is one task: it takes less time than waking a thread.
+const MACS: u64 = 1 << 20;
+/// Pixels that a panel of weights should be swept over.
+const PIXELS: usize = 192;
+/// Floats of the outputs that wait to be transposed.
+const BUFFER: usize = 1 << 14;
+
+impl Blocks {
+    pub(crate) fn new(sides: &Sides, problem: &Problem, kernel: &dyn Ukernel) -> Self {
+        let (Caches { l2, .. }, nr) = (problem.caches, kernel.nr());
+        let Sides { input, output, phases, .. } = sides;
+        let batch = sides.batch.max(1);
+        let [height, width] = output.size;
+        let reach = |outputs: usize, axis: usize| sides.reach(outputs, axis);
+        // The input of a task takes at most half of L2, so that weights can stay in the other half while they are swept over it.
+        let budget = l2 / 2 / size_of::<f32>() / input.channels;
+        let fits = |rows: usize| reach(rows, 0) * reach(width, 1) <= budget || rows * width <= PIXELS;
+        let most = (1..=height).rev().find(|&rows| fits(rows)).unwrap_or(1);
+        let mut columns = width;
+        while most == 1 && columns > PIXELS && reach(1, 0) * reach(columns, 1) > budget {
+            columns = columns.div_ceil(2);
+        }
+        let mut images = 1;
+        if most == height {
+            let image = reach(height, 0) * reach(width, 1);
+            images = (budget / image.max(1)).max(PIXELS / (height * width)).clamp(1, batch);
+            images = batch.div_ceil(batch.div_ceil(images));
+        }
+        let taps = phases.iter().map(|phase| phase.taps()).max().unwrap_or(0).max(1);
+        let cut = |rows: usize, channels: usize| {
+            let mut panels = (budget / taps).min(channels) / nr * nr;
+            if sides.layout == Layout::Nchw {
+                panels = panels.min(BUFFER / (images * rows * columns) / nr * nr);
+            }
+            let input_pixels = images * reach(rows, 0) * reach(columns, 1);
+            Self { images, rows, columns, channels, panels: panels.max(nr), input_pixels, cycles: [0.0; 2] }
+        };
+        let model = Model::new(sides, problem, kernel);
+        let mut best = cut(most, output.channels);
+        if problem.geometry.macs() >= MACS {
+            let mut least = f64::INFINITY;
+            for rows in
+                distinct((1..=16).map(|n| height.div_ceil(n)).filter(|&rows| rows <= most).chain([most]))
+            {
+                let [compute, copies] = model.cycles(&cut(rows, output.channels));
+                for n in [1, 2, 4, 8, 16] {
+                    let channels = output.channels.div_ceil(n).next_multiple_of(nr).min(output.channels);
+                    let blocks = cut(rows, channels);
+                    let cycles = compute + copies * output.channels.div_ceil(channels) as f64;
+                    let waiting = (model.waiting(&blocks, 2) + model.waiting(&blocks, 4)) / 2.0;
+                    let cost = (cycles + 600.0 * model.tasks(&blocks) as f64) * waiting;
+                    if cost < least {
+                        (least, best) = (cost, blocks);
+                    }
+                }
+            }
+        }
+        let [compute, copies] = model.cycles(&best);
+        let all = compute
+            + copies * output.channels.div_ceil(best.channels) as f64
+            + 600.0 * model.tasks(&best) as f64;
+        let busiest = all * model.waiting(&best, problem.threads) / problem.threads as f64;
+        Self { cycles: [all, busiest], ..best }
+    }
+}
+
+/// Without repetitions, in order.
+fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
+    let mut last = None;
+    values.filter(move |&value| last.replace(value) != Some(value))
+}
+
+/// Prices of a cut, in cycles of one core.
+struct Model<'a> {
+    sides: &'a Sides,
+    mr: usize,
+    nr: usize,
+    /// Of one step of one tile.
+    step: f64,
+    /// Bytes of L2.
+    l2: f64,
+}
+
+impl<'a> Model<'a> {
+    fn new(sides: &'a Sides, problem: &Problem, kernel: &dyn Ukernel) -> Self {
+        let (mr, nr, lanes) = (kernel.mr(), kernel.nr(), problem.isa.lanes());
+        // Multiply-adds or loads, whichever are more: two of each a cycle, but one of 16 lanes.
+        let step = (mr * nr / lanes).max(mr + nr / lanes) as f64 / if lanes < 16 { 2.0 } else { 1.0 };
+        Self { sides, mr, nr, step, l2: problem.caches.l2 as f64 }
+    }
+
+    /// Cycles of all multiply-adds, and of the copies for one block of channels.
+    fn cycles(&self, blocks: &Blocks) -> [f64; 2] {
+        let Sides { batch, groups, input, output, phases, layout, .. } = self.sides;
+        let [height, width] = output.size;
+        let Blocks { images, rows, columns, .. } = *blocks;
+        // A window in the middle stands for all of them; a part of a row for its row.
+        let start = (height - rows) / 2;
+        let depth = input.channels as f64;
+        let mut window = 0.0;
+        for phase in phases {
+            let [ys, xs] = phase.axes;
+            for y in ys.segments(ys.positions(start..start + rows)) {
+                for x in xs.segments(0..xs.count) {
+                    let tiles = (images * y.positions.len() * x.positions.len()).div_ceil(self.mr);
+                    let (rows_of_taps, taps) = (y.taps.len(), y.taps.len() * x.taps.len());
+                    let runs = if input.channels < 16 { rows_of_taps } else { taps };
+                    window += tiles as f64 * (taps as f64 * depth * self.step + 10.0 * runs as f64 + 70.0);
+                }
+            }
+        }
+        let windows = (height * (*batch).max(1)) as f64 / (rows * images) as f64 * *groups as f64;
+        let panels = output.channels.div_ceil(self.nr) as f64;
+        let copies = if *layout == Layout::Nchw {
+            let reads = (blocks.input_pixels * width.div_ceil(columns)) as f64 * depth * 0.4;
+            windows * reads
+        } else {
+            0.0
+        };
+        // Every window reads all weights: from L2 if they fit there beside the input, else from L3.
+        let weights =
+            phases.iter().map(|phase| phase.taps()).sum::<usize>() as f64 * depth * panels * self.nr as f64;
+        let streams = windows * weights * if weights * 4.0 > self.l2 / 2.0 { 0.3 } else { 0.05 };
+        let writes = if *layout == Layout::Nchw { 0.6 } else { 0.1 };
+        let outputs = (batch * groups * height * width * output.channels) as f64;
+        [window * windows * panels + streams + outputs * writes, copies]
+    }
+
+    fn tasks(&self, blocks: &Blocks) -> usize {
+        let Sides { batch, groups, output, .. } = self.sides;
+        let space = output.size[0].div_ceil(blocks.rows) * output.size[1].div_ceil(blocks.columns);
+        batch.div_ceil(blocks.images) * groups * space * output.channels.div_ceil(blocks.channels)
+    }
+
+    /// Time of that many threads over that of a perfect share, when each takes the next task as soon as it is free.
+    fn waiting(&self, blocks: &Blocks, threads: usize) -> f64 {
+        const FEW: usize = 64;
+        if threads == 1 || self.tasks(blocks) > FEW {
+            return 1.0;
+        }
+        let sizes = |len: usize, block: usize| (0..len).step_by(block).map(move |at| block.min(len - at));
+        let Sides { batch, groups, output, layout, .. } = self.sides;
+        let spaces = || {
+            sizes(output.size[0], blocks.rows)
+                .flat_map(|rows| sizes(output.size[1], blocks.columns).map(move |columns| rows * columns))
+        };
+        let channels = || sizes(output.channels, blocks.channels);
+        let mut busy = [0usize; 16];
+        let busy = &mut busy[..threads.min(16)];
+        for images in sizes((*batch).max(1), blocks.images) {
+            for _ in 0..*groups {
+                let mut give = |size: usize| *busy.iter_mut().min().expect("threads") += size;
+                match layout {
+                    Layout::Nhwc => spaces().for_each(|s| channels().for_each(|c| give(images * s * c))),
+                    Layout::Nchw => channels().for_each(|c| spaces().for_each(|s| give(images * s * c))),
+                }
+            }
+        }
+        let (most, sum) = (busy.iter().max().expect("threads"), busy.iter().sum::<usize>());
+        *most as f64 * busy.len() as f64 / sum.max(1) as f64
+    }
+}
