@@ -6,6 +6,9 @@ use convolve_core::{Accuracy, Algorithm, Caches, Conv2d, Error, Estimate, Par, P
 use convolve_simd::Isa;
 use core::fmt;
 
+/// More lanes of workspace than any problem has tasks for.
+const MAX_THREADS: usize = 1024;
+
 /// Chooses an algorithm for a problem, within the limits that the caller sets.
 ///
 /// From outside, `CONVOLVE_ISA=avx2` lowers the instruction set, `CONVOLVE_ALGORITHM=direct` forces an algorithm, and
@@ -50,7 +53,7 @@ impl Planner {
         Self { isa: Some(isa), ..self }
     }
 
-    /// Plans for that many threads at most: it sizes the workspace and the estimates, never the result. Default: the threads
+    /// Plans for that many threads at most (1 to 1024): it sizes the workspace and the estimates, never the result. Default: the threads
     /// of the current rayon pool.
     /// ```
     /// # use convolve::{Conv2d, Forward, Planner};
@@ -60,7 +63,7 @@ impl Planner {
     /// # Ok::<(), convolve::Error>(())
     /// ```
     pub fn threads(self, threads: usize) -> Self {
-        Self { threads: Some(threads.max(1)), ..self }
+        Self { threads: Some(threads.clamp(1, MAX_THREADS)), ..self }
     }
 
     /// Never leaves that class of accuracy.
@@ -142,7 +145,7 @@ impl Planner {
             Some(isa) => isa,
             None => Isa::from_env()?,
         };
-        let threads = self.threads.unwrap_or_else(|| Par::Current.threads());
+        let threads = self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS);
         Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches: self.caches })
     }
 

@@ -19,7 +19,7 @@
 use crate::blocks::Blocks;
 use convolve_core::phase::{Phase, Segment};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Update, lines,
+    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Update, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -80,14 +80,20 @@ impl PhaseRunner {
         self.sides.output.channels.div_ceil(self.kernel.nr())
     }
 
+    /// Floats from one pixel to the next of a transposed copy. A line more where channels are a multiple of 512 bytes, or the pixels that are
+    /// written together would share a few sets of L1 (1024 channels: 1.4 cycles a float instead of 0.7).
+    fn pitch(&self) -> usize {
+        let depth = self.sides.input.channels;
+        if depth.is_multiple_of(128) { depth + LINE } else { depth }
+    }
+
     /// Floats of workspace of one task: the transposed input, and a block of outputs by pixel.
     fn lane_len(&self) -> usize {
         match self.sides.layout {
             Layout::Nhwc => 0,
             Layout::Nchw => {
                 let Blocks { images, rows, columns, input_pixels, .. } = self.blocks;
-                lines(input_pixels * self.sides.input.channels)
-                    + lines(images * rows * columns * self.blocks.panels)
+                lines(input_pixels * self.pitch()) + lines(images * rows * columns * self.blocks.panels)
             }
         }
     }
@@ -128,7 +134,7 @@ impl PhaseRunner {
     fn nchw_task(&self, task: &Task<'_>, piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
         let Task { input, images, pixels, channels, finish, .. } = task;
         let window = self.window(images.clone(), pixels);
-        let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.sides.input.channels));
+        let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.pitch()));
         let source = self.transpose_in(input, channels.start / self.sides.output.channels, &window, copy);
         let (count, strides) = (pixels.len(), self.sides.output.strides);
         // Nothing to start from here: what is in `diff_src` is added at the end.
@@ -182,24 +188,25 @@ impl PhaseRunner {
         let [rows, columns] = self.reach(window);
         let (depth, strides, width) =
             (self.sides.input.channels, self.sides.input.strides, self.sides.input.size[1]);
-        let image_len = rows.len() * columns.len() * depth;
+        let pitch = self.pitch();
+        let image_len = rows.len() * columns.len() * pitch;
         if image_len > 0 {
             for (image, to) in window.images.clone().zip(copy.chunks_exact_mut(image_len)) {
                 let start = image * strides.image + group * depth * strides.channel + rows.start * width;
                 if columns.len() == width {
                     let size = [depth, rows.len() * width];
-                    self.kernel.transpose(size, &input[start..], strides.channel, to, depth);
+                    self.kernel.transpose(size, &input[start..], strides.channel, to, pitch);
                 } else {
-                    for (row, to) in to.chunks_exact_mut(columns.len() * depth).enumerate() {
+                    for (row, to) in to.chunks_exact_mut(columns.len() * pitch).enumerate() {
                         let from = &input[start + row * width + columns.start..];
-                        self.kernel.transpose([depth, columns.len()], from, strides.channel, to, depth);
+                        self.kernel.transpose([depth, columns.len()], from, strides.channel, to, pitch);
                     }
                 }
             }
         }
         Source {
             data: copy,
-            strides: [image_len, columns.len() * depth, depth],
+            strides: [image_len, columns.len() * pitch, pitch],
             origin: [window.images.start, rows.start, columns.start],
         }
     }

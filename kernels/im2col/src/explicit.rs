@@ -287,7 +287,7 @@ impl Matrixmultiply {
         let (macs, patches) = (problem.geometry.macs() as f64, matrices.patches_len() as f64);
         let images = (problem.geometry.conv().batch * problem.geometry.conv().groups) as f64;
         // Half of the peak of AVX2 at 3.5 GHz for the product, a few cycles for each element of P, each call some hundreds.
-        let ns = macs / 28.0 + images * (patches * 1.5 + 300.0) + 100.0;
+        let ns = macs / 30.0 + images * (patches * 0.8 + 300.0) + 100.0;
         Ok(Estimate { ns, workspace: lines(matrices.patches_len()), packed: problem.geometry.weights_len() })
     }
 }

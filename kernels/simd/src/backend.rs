@@ -106,6 +106,7 @@ macro_rules! backend {
         }
 
         /// Transposes 4 x 4 blocks by zipping halves of rows, then the matrix of blocks.
+        #[inline]
         #[target_feature($(enable = $feature),+)]
         fn transpose(from: &[f32], from_pitch: usize, to: &mut [f32], to_pitch: usize) {
             $crate::simd::assert_block($lanes, from.len(), from_pitch);
