@@ -119,6 +119,16 @@ impl<'a, T: Send> BlockMut<'a, T> {
         unsafe { core::slice::from_raw_parts_mut(start, self.extent[2]) }
     }
 
+    /// Sets every cell of the box.
+    pub fn fill(&mut self, value: T)
+    where
+        T: Copy,
+    {
+        for i in 0..self.extent[0] {
+            (0..self.extent[1]).for_each(|j| self.row(i, j).fill(value));
+        }
+    }
+
     /// The part of this box in those ranges.
     ///
     /// # Panics

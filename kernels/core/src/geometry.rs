@@ -304,6 +304,39 @@ impl Geometry {
         })
     }
 
+    /// Those of [`backward_data`](Self::backward_data) that have taps: at most one per tap, however large the stride. Pixels of the others
+    /// receive nothing.
+    ///
+    /// ```
+    /// use convolve_core::Conv2d;
+    /// let geometry = Conv2d::new(4, 4, 1).input(100).stride(10).geometry()?;
+    /// assert_eq!((geometry.backward_data().count(), geometry.backward_data_with_taps().len()), (100, 1));
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn backward_data_with_taps(&self) -> Vec<Phase> {
+        // Pixel `start` is reached through tap k when start + pad = k*dilation (mod stride).
+        let [rows, columns] = [0, 1].map(|axis| {
+            let (conv, stride) = (&self.conv, self.conv.stride[axis]);
+            let before = self.padding[axis][0] % stride;
+            let taps = 0..conv.kernel[axis].min(stride);
+            let mut starts: Vec<usize> = taps
+                .map(|k| (k * if conv.kernel[axis] == 1 { 1 } else { conv.dilation[axis] }) % stride)
+                .map(|residue| (residue + stride - before) % stride)
+                .filter(|&start| start < conv.input[axis])
+                .collect();
+            starts.sort_unstable();
+            starts.dedup();
+            starts
+        });
+        let phase = |starts: [usize; 2]| Phase {
+            axes: [0, 1].map(|axis| {
+                let (pad, output) = (self.padding[axis][0], self.output[axis]);
+                AxisPhase::backward_data(&self.conv, axis, pad, output, starts[axis])
+            }),
+        };
+        rows.iter().flat_map(|&row| columns.iter().map(move |&column| phase([row, column]))).collect()
+    }
+
     /// Checks the length of one operand of this problem.
     ///
     /// # Errors

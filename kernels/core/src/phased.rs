@@ -61,8 +61,10 @@ pub struct Sides {
     pub input: Side,
     /// The tensor that is written.
     pub output: Side,
-    /// What is computed.
+    /// What is computed: phases that have taps.
     pub phases: Vec<Phase>,
+    /// Whether some output pixels belong to no phase and are zero.
+    pub gaps: bool,
     weights: WeightStrides,
     kernel: [usize; 2],
     stride: [usize; 2],
@@ -77,12 +79,27 @@ impl Sides {
         let dst = Side { channels: geometry.group_out(), size: geometry.output(), strides: geometry.dst() };
         let (input, output, phases) = match direction {
             Direction::Forward => (src, dst, vec![geometry.forward()]),
-            Direction::BackwardData => (dst, src, geometry.backward_data().collect()),
+            Direction::BackwardData => (dst, src, geometry.backward_data_with_taps()),
         };
+        let written: usize = phases.iter().map(|phase| phase.axes[0].count * phase.axes[1].count).sum();
+        let gaps = written < output.size[0] * output.size[1];
         let weights = geometry.weights();
         let (layout, batch, groups) = (conv.layout, conv.batch, conv.groups);
         let (kernel, stride, dilation) = (conv.kernel, conv.stride, conv.dilation);
-        Self { direction, layout, batch, groups, input, output, phases, weights, kernel, stride, dilation }
+        Self {
+            direction,
+            layout,
+            batch,
+            groups,
+            input,
+            output,
+            phases,
+            gaps,
+            weights,
+            kernel,
+            stride,
+            dilation,
+        }
     }
 
     /// Offset of a weight, and the distances to the next output and to the next input channel (of this direction).

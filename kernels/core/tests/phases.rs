@@ -107,6 +107,14 @@ fn every_pixel_of_src_belongs_to_exactly_one_backward_data_phase() {
     });
 }
 
+#[test]
+fn phases_with_taps_are_the_backward_data_phases_that_have_taps() {
+    lattice(|geometry, _| {
+        let expected: Vec<_> = geometry.backward_data().filter(|phase| phase.taps() > 0).collect();
+        assert_eq!(geometry.backward_data_with_taps(), expected, "{}", geometry.conv());
+    });
+}
+
 fn phases(geometry: &Geometry) -> impl Iterator<Item = Phase> {
     core::iter::once(geometry.forward()).chain(geometry.backward_data())
 }
@@ -247,6 +255,8 @@ proptest! {
             // Phases come in row-major order of their start.
             let starts: Vec<_> = geometry.backward_data().map(|phase| phase.axes.map(|axis| axis.start)).collect();
             prop_assert_eq!(sorted(starts.clone()), starts);
+            let expected: Vec<_> = geometry.backward_data().filter(|phase| phase.taps() > 0).collect();
+            prop_assert_eq!(geometry.backward_data_with_taps(), expected);
         }
     }
 

@@ -377,7 +377,7 @@ fn copy_each<'a, const N: usize>(from: impl Iterator<Item = &'a [f32]>, to: &mut
 
 impl Execute<BackwardWeights> for Runner {
     fn workspace_len(&self) -> usize {
-        self.lane_len() * self.threads
+        self.lane_len().saturating_mul(self.threads)
     }
 
     fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {

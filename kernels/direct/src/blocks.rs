@@ -41,7 +41,12 @@ impl Blocks {
         // The input of a task takes at most half of L2, so that weights can stay in the other half while they are swept over it.
         let budget = l2 / 2 / size_of::<f32>() / input.channels;
         let fits = |rows: usize| reach(rows, 0) * reach(width, 1) <= budget || rows * width <= PIXELS;
-        let most = (1..=height).rev().find(|&rows| fits(rows)).unwrap_or(1);
+        // The most rows that fit, by bisection: `fits` holds up to some number of rows.
+        let (mut most, mut over) = (1, height + 1);
+        while over - most > 1 {
+            let middle = most + (over - most) / 2;
+            if fits(middle) { most = middle } else { over = middle }
+        }
         let mut columns = width;
         while most == 1 && columns > PIXELS && reach(1, 0) * reach(columns, 1) > budget {
             columns = columns.div_ceil(2);

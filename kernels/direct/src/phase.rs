@@ -111,6 +111,9 @@ impl PhaseRunner {
         let window = self.window(images.clone(), pixels);
         let strides = self.sides.input.strides;
         let group = channels.start / self.sides.output.channels;
+        if self.sides.gaps && finish.update == Update::Overwrite {
+            piece.fill(0.0);
+        }
         let source = Source {
             data: &input[group * self.sides.input.channels..],
             strides: [strides.image, strides.row, strides.column],
@@ -143,6 +146,9 @@ impl PhaseRunner {
             let block = first..channels.end.min(first + self.blocks.panels);
             let by_pixel = &mut lane[..images.len() * count * block.len()];
             let mut tile = BlockMut::new(by_pixel, [images.len(), count, block.len()]);
+            if self.sides.gaps {
+                tile.fill(0.0);
+            }
             self.block(&fresh, &source, &window, &block, 0, &mut tile);
             for (i, by_pixel) in by_pixel.chunks_exact(count * block.len()).enumerate() {
                 let (size, at) = ([count, block.len()], [i, first - channels.start]);
@@ -372,7 +378,7 @@ impl Phased for PhaseRunner {
     }
 
     fn workspace_len(&self) -> usize {
-        self.lane_len() * self.threads
+        self.lane_len().saturating_mul(self.threads)
     }
 
     fn run(

@@ -114,7 +114,7 @@ impl Runner {
 
 impl Execute<BackwardWeights> for Runner {
     fn workspace_len(&self) -> usize {
-        self.lane_len() * self.threads
+        self.lane_len().saturating_mul(self.threads)
     }
 
     fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {

@@ -109,6 +109,9 @@ impl PatchRunner {
             (_, Some(bias)) => Init::Bias(&bias[channels.clone()]),
             _ => Init::Zero,
         };
+        if self.sides.gaps && finish.update == Update::Overwrite {
+            piece.fill(0.0);
+        }
         let clamp = finish.epilogue.early_clamp();
         let width = self.sides.output.size[1];
         for (i, image) in images.clone().enumerate() {
@@ -156,6 +159,9 @@ impl PatchRunner {
         lane: &mut [f32],
     ) {
         let [images, channels, pixels] = ranges;
+        if self.sides.gaps && finish.update == Update::Overwrite {
+            piece.fill(0.0);
+        }
         let (buffer, lane) = lane.split_at_mut(self.buffer_len());
         let clamp = finish.epilogue.early_clamp();
         let (width, strides) = (self.sides.output.size[1], self.sides.output.strides);
@@ -253,7 +259,7 @@ impl PatchRunner {
             };
             let repeats = self.sides.output.channels.div_ceil(self.channels) as f64;
             cycles += calls * (depth as f64 * per_step + 60.0 * blocks)
-                + (positions * depth) as f64 * packs * repeats;
+                + positions as f64 * depth as f64 * packs * repeats;
         }
         cycles * (self.sides.groups * self.sides.batch) as f64 / 3.5 / problem.threads as f64
     }
@@ -328,7 +334,7 @@ impl Phased for PatchRunner {
     }
 
     fn workspace_len(&self) -> usize {
-        self.lane_len() * self.threads
+        self.lane_len().saturating_mul(self.threads)
     }
 
     fn run(
