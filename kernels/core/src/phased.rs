@@ -102,6 +102,29 @@ impl Sides {
         }
     }
 
+    /// The same problem of a depthwise convolution, seen as one group in which every output channel has one input channel, its own.
+    ///
+    /// ```
+    /// use convolve_core::{Conv2d, Direction, Sides};
+    /// let depthwise = Conv2d::new(32, 32, 3).groups(32).input(8).geometry()?;
+    /// let sides = Sides::depthwise(&depthwise, Direction::Forward).unwrap();
+    /// assert_eq!((sides.groups, sides.input.channels, sides.output.channels), (1, 32, 32));
+    /// assert_eq!(sides.weight(0, [0, 1]), (1, [9, 9]));
+    /// assert!(Sides::depthwise(&Conv2d::new(32, 32, 3).input(8).geometry()?, Direction::Forward).is_none());
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn depthwise(geometry: &Geometry, direction: Direction) -> Option<Self> {
+        if geometry.group_in() != 1 || geometry.group_out() != 1 {
+            return None;
+        }
+        let mut sides = Self::new(geometry, direction);
+        sides.groups = 1;
+        sides.input.channels = geometry.conv().in_channels;
+        sides.output.channels = geometry.conv().out_channels;
+        sides.weights.ic = sides.weights.oc;
+        Some(sides)
+    }
+
     /// Offset of a weight, and the distances to the next output and to the next input channel (of this direction).
     ///
     /// ```

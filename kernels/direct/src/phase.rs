@@ -30,6 +30,8 @@ const MAX_MR: usize = 16;
 /// Phases that are ready to run.
 pub(crate) struct PhaseRunner {
     sides: Sides,
+    /// Every output channel has one input channel, its own.
+    depthwise: bool,
     blocks: Blocks,
     kernel: Box<dyn Ukernel>,
     threads: usize,
@@ -60,19 +62,30 @@ struct Source<'a> {
     /// Of `[image, row, column]`, relative to `origin`.
     strides: [usize; 3],
     origin: [usize; 3],
+    /// Depthwise: the output channel whose input is first.
+    channel: usize,
 }
 
 impl PhaseRunner {
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
-        let sides = Sides::new(&problem.geometry, direction);
+        let depthwise = Sides::depthwise(&problem.geometry, direction);
+        let (depthwise, sides) = match depthwise {
+            Some(sides) => (true, sides),
+            None => (false, Sides::new(&problem.geometry, direction)),
+        };
         let kernel = ukernel(problem.isa, sides.output.channels);
-        let blocks = Blocks::new(&sides, problem, kernel.as_ref());
-        Self { sides, blocks, kernel, threads: problem.threads }
+        let blocks = Blocks::new(&sides, depthwise, problem, kernel.as_ref());
+        Self { sides, depthwise, blocks, kernel, threads: problem.threads }
+    }
+
+    /// Steps of one tap: input channels of an output channel.
+    fn depth(&self) -> usize {
+        if self.depthwise { 1 } else { self.sides.input.channels }
     }
 
     /// Floats of one panel of one phase.
     fn panel_len(&self, phase: &Phase) -> usize {
-        phase.taps() * self.sides.input.channels * self.kernel.nr()
+        phase.taps() * self.depth() * self.kernel.nr()
     }
 
     /// Panels of one group.
@@ -83,7 +96,7 @@ impl PhaseRunner {
     /// Floats from one pixel to the next of a transposed copy. A line more where channels are a multiple of 512 bytes, or the pixels that are
     /// written together would share a few sets of L1 (1024 channels: 1.4 cycles a float instead of 0.7).
     fn pitch(&self) -> usize {
-        let depth = self.sides.input.channels;
+        let depth = if self.depthwise { self.blocks.channels } else { self.sides.input.channels };
         if depth.is_multiple_of(128) { depth + LINE } else { depth }
     }
 
@@ -118,6 +131,7 @@ impl PhaseRunner {
             data: &input[group * self.sides.input.channels..],
             strides: [strides.image, strides.row, strides.column],
             origin: [0, 0, 0],
+            channel: 0,
         };
         for first in channels.clone().step_by(self.blocks.panels) {
             let block = first..channels.end.min(first + self.blocks.panels);
@@ -138,7 +152,7 @@ impl PhaseRunner {
         let Task { input, images, pixels, channels, finish, .. } = task;
         let window = self.window(images.clone(), pixels);
         let (copy, lane) = lane.split_at_mut(lines(self.blocks.input_pixels * self.pitch()));
-        let source = self.transpose_in(input, channels.start / self.sides.output.channels, &window, copy);
+        let source = self.transpose_in(input, channels, &window, copy);
         let (count, strides) = (pixels.len(), self.sides.output.strides);
         // Nothing to start from here: what is in `diff_src` is added at the end.
         let fresh = Task { finish: Finish { update: Update::Overwrite, ..*finish }, ..task.clone() };
@@ -183,22 +197,26 @@ impl PhaseRunner {
         })
     }
 
-    /// Copies what a window reads of one group to `[image][row][column][channel]`.
+    /// Copies what a window reads for some output channels to `[image][row][column][channel]`: their group, or the channels themselves.
     fn transpose_in<'a>(
         &self,
         input: &[f32],
-        group: usize,
+        channels: &Range<usize>,
         window: &Window,
         copy: &'a mut [f32],
     ) -> Source<'a> {
         let [rows, columns] = self.reach(window);
-        let (depth, strides, width) =
-            (self.sides.input.channels, self.sides.input.strides, self.sides.input.size[1]);
-        let pitch = self.pitch();
+        let (strides, width, pitch) = (self.sides.input.strides, self.sides.input.size[1], self.pitch());
+        let all = self.sides.input.channels;
+        let (first, depth) = if self.depthwise {
+            (channels.start, channels.len())
+        } else {
+            (channels.start / self.sides.output.channels * all, all)
+        };
         let image_len = rows.len() * columns.len() * pitch;
         if image_len > 0 {
             for (image, to) in window.images.clone().zip(copy.chunks_exact_mut(image_len)) {
-                let start = image * strides.image + group * depth * strides.channel + rows.start * width;
+                let start = image * strides.image + first * strides.channel + rows.start * width;
                 if columns.len() == width {
                     let size = [depth, rows.len() * width];
                     self.kernel.transpose(size, &input[start..], strides.channel, to, pitch);
@@ -214,6 +232,7 @@ impl PhaseRunner {
             data: copy,
             strides: [image_len, columns.len() * pitch, pitch],
             origin: [window.images.start, rows.start, columns.start],
+            channel: channels.start,
         }
     }
 
@@ -262,11 +281,11 @@ impl PhaseRunner {
         let [rows, cols] = zone.phase.axes;
         let clamp = task.finish.epilogue.early_clamp();
         let [ty, tx] = &zone.taps;
-        let (depth, nr) = (self.sides.input.channels, self.kernel.nr());
+        let (depth, nr) = (self.depth(), self.kernel.nr());
         let [image_stride, row_stride, column_stride] = source.strides;
         let (lhs_y, lhs_x) = (rows.taps.step_d * row_stride, cols.taps.step_d * column_stride);
         let (rhs_y, rhs_x) = (cols.taps.count * depth * nr, depth * nr);
-        let walk = if lhs_x == depth {
+        let walk = if lhs_x == depth && !self.depthwise {
             Walk { count: [1, ty.len()], lhs: [0, lhs_y], rhs: [0, rhs_y], len: tx.len() * depth }
         } else {
             Walk { count: [ty.len(), tx.len()], lhs: [lhs_y, lhs_x], rhs: [rhs_y, rhs_x], len: depth }
@@ -312,9 +331,14 @@ impl PhaseRunner {
             }
             for (panel, first) in block.clone().step_by(nr).enumerate() {
                 let channels = first..block.end.min(first + nr);
+                let (lhs, at) = if self.depthwise {
+                    (&source.data[first - source.channel..], Lhs::Vectors(&at[..size]))
+                } else {
+                    (source.data, Lhs::Rows(&at[..size]))
+                };
                 let call = Call {
-                    lhs: source.data,
-                    at: Lhs::Rows(&at[..size]),
+                    lhs,
+                    at,
                     rhs: &zone.weights[panel * zone.panel_len + rhs_start..],
                     pitch: nr,
                     walk,
@@ -350,7 +374,7 @@ impl Phased for PhaseRunner {
 
     /// `[phase][group][panel][tap][input channel][NR]`, zeros beyond the last output channel.
     fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let (nr, depth) = (self.kernel.nr(), self.sides.input.channels);
+        let (nr, depth) = (self.kernel.nr(), self.depth());
         let mut rest = packed;
         for phase in &self.sides.phases {
             let panel_len = self.panel_len(phase);

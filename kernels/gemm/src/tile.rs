@@ -81,12 +81,15 @@ pub enum Lhs<'a> {
         /// From one step to the next.
         pitch: usize,
     },
+    /// Row `m` starts at its own offset and gives a *vector* per step, not a number: each column of the product has its own left operand
+    /// (depthwise convolution: channels). A run is one step; rows have as many columns as are stored.
+    Vectors(&'a [usize]),
 }
 
 impl Lhs<'_> {
     fn rows(&self) -> usize {
         match *self {
-            Self::Rows(offsets) => offsets.len(),
+            Self::Rows(offsets) | Self::Vectors(offsets) => offsets.len(),
             Self::Columns { rows, .. } => rows,
         }
     }
@@ -112,7 +115,7 @@ pub struct Call<'a> {
     pub at: Lhs<'a>,
     /// The right operand, from its first step on: NR floats per step. A run takes `len * pitch` floats, also behind its last step.
     pub rhs: &'a [f32],
-    /// From one step of the right operand to the next, at least NR; must be NR when the left operand is [`Lhs::Rows`].
+    /// From one step of the right operand to the next, at least NR; must be NR unless the left operand is [`Lhs::Columns`].
     pub pitch: usize,
     /// The runs.
     pub walk: Walk,
@@ -144,18 +147,18 @@ pub trait Ukernel: Transpose + Send + Sync {
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>);
 }
 
-/// The left operand within one run: what each step broadcasts.
-trait Steps<'a, const MR: usize> {
+/// The left operand within one run: what each step multiplies the vectors with.
+trait Steps<'a, S: Simd, const MR: usize, const NV: usize> {
     /// Whether the right operand has the pitch NR, a constant.
     const PACKED: bool;
     fn new(call: &Call<'a>, offset: usize, len: usize) -> Self;
-    /// Hands the scalars of step `k` to `f`, by row.
-    fn each(&self, k: usize, f: impl FnMut(usize, f32));
+    /// Hands the factors of step `k` to `f`, by row.
+    fn each(&self, s: S, k: usize, f: impl FnMut(usize, [S::F32; NV]));
 }
 
 struct RowSteps<'a, const MR: usize>([&'a [f32]; MR]);
 
-impl<'a, const MR: usize> Steps<'a, MR> for RowSteps<'a, MR> {
+impl<'a, S: Simd, const MR: usize, const NV: usize> Steps<'a, S, MR, NV> for RowSteps<'a, MR> {
     const PACKED: bool = true;
 
     #[inline(always)]
@@ -170,9 +173,9 @@ impl<'a, const MR: usize> Steps<'a, MR> for RowSteps<'a, MR> {
     }
 
     #[inline(always)]
-    fn each(&self, k: usize, mut f: impl FnMut(usize, f32)) {
+    fn each(&self, s: S, k: usize, mut f: impl FnMut(usize, [S::F32; NV])) {
         for m in 0..MR {
-            f(m, self.0[m][k]);
+            f(m, [s.splat(self.0[m][k]); NV]);
         }
     }
 }
@@ -182,7 +185,7 @@ struct ColumnSteps<'a> {
     pitch: usize,
 }
 
-impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
+impl<'a, S: Simd, const MR: usize, const NV: usize> Steps<'a, S, MR, NV> for ColumnSteps<'a> {
     const PACKED: bool = false;
 
     #[inline(always)]
@@ -192,10 +195,49 @@ impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
     }
 
     #[inline(always)]
-    fn each(&self, k: usize, mut f: impl FnMut(usize, f32)) {
+    fn each(&self, s: S, k: usize, mut f: impl FnMut(usize, [S::F32; NV])) {
         let scalars: &[f32; MR] = self.lhs[k * self.pitch..].first_chunk().unwrap();
         for m in 0..MR {
-            f(m, scalars[m]);
+            f(m, [s.splat(scalars[m]); NV]);
+        }
+    }
+}
+
+struct VectorSteps<'a, const MR: usize> {
+    rows: [&'a [f32]; MR],
+    /// Whether rows have all NR columns.
+    whole: bool,
+}
+
+impl<'a, S: Simd, const MR: usize, const NV: usize> Steps<'a, S, MR, NV> for VectorSteps<'a, MR> {
+    const PACKED: bool = true;
+
+    #[inline(always)]
+    fn new(call: &Call<'a>, offset: usize, len: usize) -> Self {
+        let Lhs::Vectors(rows) = call.at else { unreachable!() };
+        let rows: &[usize; MR] = rows.first_chunk().unwrap();
+        assert!(len <= 1);
+        let columns = call.columns * len;
+        let mut steps = [&call.lhs[..columns]; MR];
+        for m in 0..MR {
+            steps[m] = &call.lhs[rows[m] + offset..][..columns];
+        }
+        Self { rows: steps, whole: columns == NV * S::LANES }
+    }
+
+    #[inline(always)]
+    fn each(&self, s: S, _: usize, mut f: impl FnMut(usize, [S::F32; NV])) {
+        for m in 0..MR {
+            let row = self.rows[m];
+            let mut vectors = [s.splat(0.0); NV];
+            for j in 0..NV {
+                vectors[j] = if self.whole {
+                    s.load(&row[j * S::LANES..])
+                } else {
+                    s.load_first(&row[(j * S::LANES).min(row.len())..])
+                };
+            }
+            f(m, vectors);
         }
     }
 }
@@ -203,7 +245,7 @@ impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
 /// The micro-kernel itself. Accumulators are only ever indexed by constants: the loops over rows at both ends are too large to be
 /// unrolled, so they work on copies in memory (an accumulator that is indexed by a variable anywhere would live there always).
 #[inline(always)]
-fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
+fn tile<'a, S: Simd, L: Steps<'a, S, MR, NV>, const MR: usize, const NV: usize>(
     s: S,
     call: &Call<'a>,
     dst: &mut BlockMut<'_, f32>,
@@ -242,12 +284,12 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
                     vectors[j] = s.load(&step[j * S::LANES..nr]);
                 }
                 steps.each(
+                    s,
                     k,
                     #[inline(always)]
-                    |m, scalar| {
-                        let scalar = s.splat(scalar);
+                    |m, factors| {
                         for j in 0..NV {
-                            acc[m][j] = s.mul_add(scalar, vectors[j], acc[m][j]);
+                            acc[m][j] = s.mul_add(factors[j], vectors[j], acc[m][j]);
                         }
                     },
                 );
@@ -283,6 +325,7 @@ pub(crate) struct Table<S: 'static> {
     vectors: usize,
     rows: &'static [Entry<S>],
     columns: &'static [Entry<S>],
+    lanes: &'static [Entry<S>],
 }
 
 /// The tile shapes of an instruction set.
@@ -299,6 +342,7 @@ macro_rules! table {
             vectors: $nv,
             rows: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, RowSteps<$mr>, $mr, $nv>(s, call, dst))),*],
             columns: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, ColumnSteps, $mr, $nv>(s, call, dst))),*],
+                        lanes: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, VectorSteps<$mr>, $mr, $nv>(s, call, dst))),*],
         }
     };
 }
@@ -343,6 +387,7 @@ impl<S: Family> Ukernel for Tiles<S> {
         let table = match call.at {
             Lhs::Rows(_) => self.table.rows,
             Lhs::Columns { .. } => self.table.columns,
+            Lhs::Vectors(_) => self.table.lanes,
         };
         table[call.at.rows() - 1](self.s, call, dst);
     }
