@@ -1,0 +1,185 @@
+//! The product is the product: exact on small integers, for every instruction set, tile, tail, block size and way of giving operands.
+
+use convolve_core::{BlockMut, Caches};
+use convolve_gemm::{
+    Blocking, Call, Dense, Init, Lhs, Operand, Panels, Target, Transposed, UNCLAMPED, Ukernel, Walk, product,
+    tiles, ukernel,
+};
+use convolve_simd::Isa;
+
+fn numbers(len: usize, seed: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 37 + seed * 11 + i / 7) % 17) as f32 - 8.0).collect()
+}
+
+/// C[i, j] = sum over k of A[i, k] * B[j, k], by the definition.
+fn defined(a: &[f32], b: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+    let dot = |i: usize, j: usize| (0..k).map(|s| a[i * k + s] * b[j * k + s]).sum();
+    (0..m * n).map(|at| dot(at / n, at % n)).collect()
+}
+
+fn run(
+    kernel: &dyn Ukernel,
+    blocking: Blocking,
+    a: &dyn Operand,
+    b: &dyn Operand,
+    [m, n, k]: [usize; 3],
+) -> Vec<f32> {
+    let mut workspace = vec![f32::NAN; blocking.workspace_len(kernel)];
+    let mut c = vec![f32::NAN; m * n];
+    let target = Target { row: &|i| [0, i], column: 0, init: Init::Zero, clamp: UNCLAMPED };
+    let mut block = BlockMut::new(&mut c, [1, m, n]);
+    product(kernel, blocking, a, b, [0..m, 0..n], k, target, &mut block, &mut workspace);
+    c
+}
+
+/// An operand that shows no view, so that it must be packed.
+struct Hidden<'a>(Dense<'a>);
+
+impl Operand for Hidden<'_> {
+    fn pack_rows(
+        &self,
+        outer: core::ops::Range<usize>,
+        depth: core::ops::Range<usize>,
+        pitch: usize,
+        to: &mut [f32],
+    ) {
+        self.0.pack_rows(outer, depth, pitch, to);
+    }
+    fn pack_panel(
+        &self,
+        outer: core::ops::Range<usize>,
+        depth: core::ops::Range<usize>,
+        width: usize,
+        to: &mut [f32],
+    ) {
+        self.0.pack_panel(outer, depth, width, to);
+    }
+}
+
+fn sizes(isa: Isa) -> Vec<[usize; 3]> {
+    let mut sizes = vec![[1, 1, 0], [3, 5, 0]];
+    for [mr, nr] in tiles(isa) {
+        let around = |x: usize| [1, x - 1, x, x + 1, 2 * x + 1];
+        for m in around(mr) {
+            for n in around(nr) {
+                sizes.extend([1, 2, 9].map(|k| [m, n, k]));
+            }
+        }
+    }
+    sizes
+}
+
+#[test]
+fn every_way_of_giving_operands_computes_the_definition() {
+    for &isa in Isa::available() {
+        println!("instruction set: {isa}");
+        for size @ [m, n, k] in sizes(isa) {
+            let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+            let expected = defined(&a, &b, size);
+            let kernel = ukernel(isa, n);
+            let kernel = kernel.as_ref();
+            let (rows, columns) = (Dense { data: &a, strides: [k, 1] }, Dense { data: &b, strides: [k, 1] });
+            let nr = kernel.nr();
+            let mut panels = vec![0.0; n.div_ceil(nr) * k * nr];
+            for (i, panel) in (0..n).step_by(nr).enumerate() {
+                columns.pack_panel(panel..n.min(panel + nr), 0..k, nr, &mut panels[i * k * nr..]);
+            }
+            let panels = Panels { data: &panels, depth: k, width: nr };
+            // The transpose of B, so that the transpose of it is B again.
+            let flipped: Vec<f32> = (0..n * k).map(|at| b[at % n * k + at / n]).collect();
+            let flipped = Transposed(Dense { data: &flipped, strides: [n, 1] });
+            let whole = Blocking::new(kernel, &Caches::default(), size);
+            let blocks = [
+                whole,
+                Blocking { kc: 4, nc: nr },
+                Blocking { kc: 3, nc: 2 * nr },
+                Blocking { kc: 1, nc: nr },
+            ];
+            for blocking in blocks {
+                let at = format!("{isa} {size:?} {blocking:?}");
+                assert_eq!(run(kernel, blocking, &rows, &columns, size), expected, "rows in place: {at}");
+                assert_eq!(run(kernel, blocking, &Hidden(rows), &columns, size), expected, "packed: {at}");
+                assert_eq!(run(kernel, blocking, &rows, &panels, size), expected, "panels: {at}");
+                assert_eq!(run(kernel, blocking, &rows, &flipped, size), expected, "transposed: {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_identity_changes_nothing() {
+    for &isa in Isa::available() {
+        for n in 1..40 {
+            let identity: Vec<f32> = (0..n * n).map(|i| if i % (n + 1) == 0 { 1.0 } else { 0.0 }).collect();
+            let a = numbers(n * n, 3);
+            let kernel = ukernel(isa, n);
+            let blocking = Blocking::new(kernel.as_ref(), &Caches::default(), [n; 3]);
+            let (a_rows, i_rows) =
+                (Dense { data: &a, strides: [n, 1] }, Dense { data: &identity, strides: [n, 1] });
+            assert_eq!(run(kernel.as_ref(), blocking, &a_rows, &i_rows, [n; 3]), a, "{isa} A I, n = {n}");
+            let transposed = Dense { data: &a, strides: [1, n] };
+            assert_eq!(run(kernel.as_ref(), blocking, &i_rows, &transposed, [n; 3]), a, "{isa} I A, n = {n}");
+        }
+    }
+}
+
+#[test]
+fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
+    for &isa in Isa::available() {
+        for [mr, nr] in tiles(isa) {
+            let kernel = ukernel(isa, nr);
+            if [kernel.mr(), kernel.nr()] != [mr, nr] {
+                continue;
+            }
+            for (rows, columns) in (1..=mr).flat_map(|rows| (1..=nr).map(move |columns| (rows, columns))) {
+                // 2 x 3 runs of 2 steps; rows 5 apart, so that runs overlap between rows.
+                let walk = Walk { count: [2, 3], lhs: [40, 7], rhs: [6 * nr, 2 * nr], len: 2 };
+                let (lhs, rhs) = (numbers(200, 4), numbers(walk.steps() * nr, 5));
+                let at: Vec<usize> = (0..rows).map(|m| m * 5).collect();
+                let to: Vec<[usize; 2]> = (0..rows).map(|m| [1, rows - 1 - m]).collect();
+                let mut dst = vec![100.0; 2 * rows * (nr + 3)];
+                let call = Call {
+                    lhs: &lhs,
+                    at: Lhs::Rows(&at),
+                    rhs: &rhs,
+                    pitch: nr,
+                    walk,
+                    init: Init::Dst,
+                    clamp: [-50.0, 1000.0],
+                    to: &to,
+                    column: 2,
+                    columns,
+                };
+                kernel.run(&call, &mut BlockMut::new(&mut dst, [2, rows, nr + 3]));
+                let mut expected = vec![100.0f32; 2 * rows * (nr + 3)];
+                for (m, j) in (0..rows).flat_map(|m| (0..columns).map(move |j| (m, j))) {
+                    let cell = &mut expected[(rows + rows - 1 - m) * (nr + 3) + 2 + j];
+                    for step in 0..walk.steps() {
+                        let (outer, inner, k) = (step / 6, step / 2 % 3, step % 2);
+                        *cell += lhs[m * 5 + outer * 40 + inner * 7 + k] * rhs[step * nr + j];
+                    }
+                    *cell = cell.clamp(-50.0, 1000.0);
+                }
+                assert_eq!(dst, expected, "{isa} {rows} x {columns} of {mr} x {nr}");
+            }
+        }
+    }
+}
+
+#[test]
+fn transposes_move_every_element_and_no_other() {
+    for &isa in Isa::available() {
+        let kernel = ukernel(isa, 64);
+        for (rows, columns) in (0..38).flat_map(|rows| (0..38).map(move |columns| (rows, columns))) {
+            let (pitch, to_pitch) = (columns + 3, rows + 5);
+            let from = numbers(rows * pitch + 1, 6);
+            let mut to = vec![-99.0; columns * to_pitch + 1];
+            kernel.transpose([rows, columns], &from, pitch, &mut to, to_pitch);
+            let mut expected = vec![-99.0; columns * to_pitch + 1];
+            for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
+                expected[j * to_pitch + i] = from[i * pitch + j];
+            }
+            assert_eq!(to, expected, "{isa} {rows} x {columns}");
+        }
+    }
+}
