@@ -5,8 +5,8 @@ use crate::Im2col;
 use crate::patches::Patches;
 use convolve_core::phase::Phase;
 use convolve_core::{
-    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Par, Problem,
-    Unsupported, WeightSums, WeightTask, lines,
+    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
+    Problem, Unsupported, WeightSums, WeightTask, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product, ukernel};
 
@@ -103,8 +103,9 @@ impl Runner {
         let blocks = (pixels / self.blocking.kc as f64).ceil();
         let calls = (oc.div_ceil(mr) * ic.div_ceil(nr) * self.geometry.taps()) as f64;
         let tasks = [oc.div_ceil(self.block[0]), ic.div_ceil(self.block[1])];
-        let packs = pixels * (ic.next_multiple_of(nr) * self.geometry.taps() * tasks[0]) as f64 * 1.2
-            + pixels * (oc * self.geometry.taps() * tasks[1]) as f64;
+        let (src_copy, dst_copy) = if conv.layout == Layout::Nhwc { (3.0, 2.0) } else { (1.1, 0.0) };
+        let packs = pixels * (ic.next_multiple_of(nr) * self.geometry.taps() * tasks[0]) as f64 * src_copy
+            + pixels * (oc * self.geometry.taps() * tasks[1]) as f64 * dst_copy;
         let cycles = (calls * (pixels * per_step + 80.0 * blocks) + packs)
             * (conv.batch * conv.groups) as f64
             + self.geometry.weights_len() as f64 * 2.0;

@@ -286,8 +286,8 @@ impl Matrixmultiply {
         }
         let (macs, patches) = (problem.geometry.macs() as f64, matrices.patches_len() as f64);
         let images = (problem.geometry.conv().batch * problem.geometry.conv().groups) as f64;
-        // Half of the peak of AVX2 at 3.5 GHz for the product, a few cycles for each element of P, each call some hundreds.
-        let ns = macs / 30.0 + images * (patches * 0.8 + 300.0) + 100.0;
+        // About 0.6 of the peak of AVX2 at 3.5 GHz for the product, two cycles for each element of P, each call some hundreds.
+        let ns = macs / 34.0 + images * (patches * 0.5 + 300.0) + 100.0;
         Ok(Estimate { ns, workspace: lines(matrices.patches_len()), packed: problem.geometry.weights_len() })
     }
 }

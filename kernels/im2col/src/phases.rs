@@ -253,9 +253,9 @@ impl PatchRunner {
             let calls = (rows.div_ceil(mr) * columns.div_ceil(nr)) as f64;
             let blocks = depth.div_ceil(self.blocking.kc).max(1) as f64;
             let packs = match self.sides.layout {
-                Layout::Nhwc => 0.4,
-                Layout::Nchw if phase.axes[1].advance == 1 => 0.4,
-                Layout::Nchw => 1.2,
+                Layout::Nhwc => 0.5,
+                Layout::Nchw if phase.axes[1].advance == 1 => 0.9,
+                Layout::Nchw => 1.8,
             };
             let repeats = self.sides.output.channels.div_ceil(self.channels) as f64;
             cycles += calls * (depth as f64 * per_step + 60.0 * blocks)
