@@ -24,9 +24,9 @@ asm:
 deny:
     scripts/check deny
 
-# Benchmarks, all or those whose name contains an argument.
+# Criterion over every algorithm; those whose name contains an argument.
 bench *ARGS:
-    cargo bench -p convolve-benches -- {{ARGS}}
+    cargo bench -p convolve-benches --bench conv -- {{ARGS}}
 
 # The table of GFLOP/s and % of the FMA peak.
 report *ARGS:
