@@ -6,10 +6,10 @@
 
 mod algorithm;
 mod bias;
-#[allow(unsafe_code, reason = "the one cell that hands disjoint parts of a buffer to tasks")]
-mod block_mut;
 mod conv2d;
 pub mod definition;
+#[allow(unsafe_code, reason = "the one cell that hands disjoint parts of a buffer to tasks")]
+mod disjoint;
 mod epilogue;
 mod error;
 mod geometry;
@@ -23,8 +23,8 @@ mod workspace;
 
 pub use algorithm::{Accuracy, Algorithm, Caches, Estimate, Execute, Problem, Unsupported};
 pub use bias::backward_bias;
-pub use block_mut::{BlockMut, Cut, PieceFn};
 pub use conv2d::{Conv2d, Layout, Padding, Pair, WeightLayout};
+pub use disjoint::{BlockMut, Cut, PieceFn};
 pub use epilogue::{Activation, Epilogue};
 pub use error::Error;
 pub use geometry::{Geometry, Operand, Strides, WeightStrides};
