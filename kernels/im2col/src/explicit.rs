@@ -277,7 +277,8 @@ pub struct Matrixmultiply;
 impl Matrixmultiply {
     const NAME: &'static str = "im2col-matrixmultiply";
 
-    fn estimate(problem: &Problem) -> Result<Estimate, Unsupported> {
+    /// `weights`: nanoseconds per weight and image.
+    fn estimate(problem: &Problem, weights: f64) -> Result<Estimate, Unsupported> {
         let matrices = Matrices { geometry: problem.geometry };
         let bytes =
             matrices.depth().checked_mul(matrices.pixels()).and_then(|len| len.checked_mul(size_of::<f64>()));
@@ -286,8 +287,10 @@ impl Matrixmultiply {
         }
         let (macs, patches) = (problem.geometry.macs() as f64, matrices.patches_len() as f64);
         let images = (problem.geometry.conv().batch * problem.geometry.conv().groups) as f64;
-        // About 0.6 of the peak of AVX2 at 3.5 GHz for the product, two cycles for each element of P, each call some hundreds.
-        let ns = macs / 34.0 + images * (patches * 0.5 + 300.0) + 100.0;
+        // About 0.6 of the peak of AVX2 at 3.5 GHz for the product, two cycles for each element of P and for each weight that is
+        // packed again for each image, each call some hundreds.
+        let weights = weights * problem.geometry.weights_len() as f64 * problem.geometry.conv().batch as f64;
+        let ns = macs / 34.0 + images * (patches * 0.5 + 300.0) + weights + 100.0;
         Ok(Estimate { ns, workspace: lines(matrices.patches_len()), packed: problem.geometry.weights_len() })
     }
 }
@@ -295,13 +298,13 @@ impl Matrixmultiply {
 struct Runner(Matrices);
 
 macro_rules! algorithm {
-    ($pass:ident) => {
+    ($pass:ident, $weights:literal) => {
         impl Algorithm<$pass> for Matrixmultiply {
             fn name(&self) -> &'static str {
                 Self::NAME
             }
             fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-                Self::estimate(problem)
+                Self::estimate(problem, $weights)
             }
             fn build(&self, problem: &Problem) -> Box<dyn Execute<$pass>> {
                 Box::new(Runner(Matrices { geometry: problem.geometry }))
@@ -309,9 +312,9 @@ macro_rules! algorithm {
         }
     };
 }
-algorithm!(Forward);
-algorithm!(BackwardData);
-algorithm!(BackwardWeights);
+algorithm!(Forward, 0.6);
+algorithm!(BackwardData, 0.6);
+algorithm!(BackwardWeights, 0.1);
 
 impl Execute<Forward> for Runner {
     fn packed_len(&self) -> usize {

@@ -252,14 +252,21 @@ impl PatchRunner {
             };
             let calls = (rows.div_ceil(mr) * columns.div_ceil(nr)) as f64;
             let blocks = depth.div_ceil(self.blocking.kc).max(1) as f64;
+            // Copies are priced by the piece: a run of channels (NHWC), a run of pixels of a channel (NCHW).
+            let taps = phase.taps() as f64;
+            let (width, channels) = (phase.axes[1].count as f64, self.sides.input.channels as f64);
             let packs = match self.sides.layout {
-                Layout::Nhwc => 0.5,
-                Layout::Nchw if phase.axes[1].advance == 1 => 0.9,
-                Layout::Nchw => 1.8,
+                Layout::Nhwc => taps * (12.0 + 0.4 * channels),
+                Layout::Nchw if phase.axes[1].advance == 1 => {
+                    taps * channels * 11.0 * (1.0 / nr as f64 + 1.0 / width)
+                }
+                Layout::Nchw => taps * channels * 1.8,
             };
             let repeats = self.sides.output.channels.div_ceil(self.channels) as f64;
-            cycles += calls * (depth as f64 * per_step + 60.0 * blocks)
-                + positions as f64 * depth as f64 * packs * repeats;
+            let tasks = positions.div_ceil(self.pixels) as f64 * repeats;
+            cycles += calls * (depth as f64 * per_step + 80.0 * blocks)
+                + positions as f64 * packs * repeats
+                + 1000.0 * tasks;
         }
         cycles * (self.sides.groups * self.sides.batch) as f64 / 3.5 / problem.threads as f64
     }
