@@ -17,13 +17,23 @@ pub trait Registered: Pass {
 
 impl Registered for Forward {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct, &convolve_im2col::Im2col, &convolve_im2col::Matrixmultiply]
+        &[
+            &convolve_direct::Direct,
+            &convolve_slide::Slide,
+            &convolve_im2col::Im2col,
+            &convolve_im2col::Matrixmultiply,
+        ]
     }
 }
 
 impl Registered for BackwardData {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct, &convolve_im2col::Im2col, &convolve_im2col::Matrixmultiply]
+        &[
+            &convolve_direct::Direct,
+            &convolve_slide::Slide,
+            &convolve_im2col::Im2col,
+            &convolve_im2col::Matrixmultiply,
+        ]
     }
 }
 

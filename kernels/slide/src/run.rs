@@ -1,0 +1,617 @@
+//! Runs the phases of a pass by sweeps: forward is one phase over `src`, backward-data several over `diff_dst`.
+//!
+//! ```text
+//! lanes are channels (NHWC, depthwise), for each task: some rows of one image
+//!     for each phase, for each tile of up to 8 output rows that share input rows
+//!         for each pixel, for each vector of channels: one sweep; rows beyond the image are a row of zeros
+//!
+//! lanes are pixels (everything else), for each task: some rows of some output channels of one group
+//!     for each row of phases, for each block of output rows
+//!         prepare the input rows of the group: padded with zeros, columns taken apart by the stride
+//!         for each tile of output rows, for each output channel: one sweep over all input channels of the group
+//!         where phases write every second pixel, or the layout is NHWC: put the results in their places
+//! ```
+//!
+//! Zeros stand for padding, so a weight that is not finite makes NaN at the border.
+
+use crate::sweep::{Init, MAX_ROWS, RowCopy, Sweep, Sweeper, TILES, sweeper, tiles};
+use crate::window::{Chain, PaddedRow, Window};
+use convolve_core::{
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
+    lines,
+};
+use convolve_gemm::{Ukernel, ukernel};
+use core::ops::Range;
+
+/// Below this many multiplications a problem is one task: it takes less time than waking a thread.
+const MACS: u64 = 1 << 20;
+/// Tasks of a problem, at least; so that a few threads share them evenly.
+const TASKS: usize = 8;
+/// Floats that the prepared rows of a block should take: half of a first-level cache.
+const BLOCK: usize = 1 << 12;
+/// Floats that are read again and again while a window slides over rows: half of a first-level cache.
+const L1: usize = 1 << 12;
+/// Floats that they may take when there are many input channels.
+const MOST: usize = 1 << 18;
+
+pub(crate) struct Runner {
+    sides: Sides,
+    sweeper: Box<dyn Sweeper>,
+    transpose: Box<dyn Ukernel>,
+    windows: Vec<Window>,
+    /// How rows are prepared where lanes are pixels: one for each window.
+    planes: Option<Planes>,
+    /// Output rows and groups of a task (all groups in NHWC).
+    rows: usize,
+    groups: usize,
+    threads: usize,
+}
+
+/// Prepared input rows: `[input channel][row][pitch]`.
+struct Planes {
+    padded: Vec<PaddedRow>,
+    /// Positions (rows of a phase) that are prepared together, and the most input rows that they read.
+    block: usize,
+    reach: usize,
+    /// Groups that are prepared together: several when a group has one output channel.
+    groups: usize,
+    /// Floats of one channel.
+    plane: usize,
+    /// Whether sweeps write the output itself.
+    in_place: bool,
+}
+
+struct Task<'a> {
+    input: &'a [f32],
+    packed: &'a [f32],
+    finish: Finish<'a>,
+}
+
+impl Runner {
+    pub(crate) fn new(problem: &Problem, direction: Direction) -> Result<Self, Unsupported> {
+        let geometry = &problem.geometry;
+        let sweeper = sweeper(problem.isa);
+        let transpose = ukernel(problem.isa, geometry.group_out());
+        let by_channels = match geometry.conv().layout {
+            Layout::Nhwc => Sides::depthwise(geometry, direction),
+            Layout::Nchw => None,
+        };
+        let by_channels = by_channels
+            .filter(|sides| sides.phases.iter().all(|phase| Window::channels(phase, 1, 1).chain.pieces == 1));
+        let lanes = sweeper.lanes();
+        let (sides, mut windows, planes) = match by_channels {
+            Some(sides) => {
+                let channels = sides.input.channels;
+                let windows = sides.phases.iter().map(|phase| Window::channels(phase, channels, lanes));
+                (sides.clone(), windows.collect::<Vec<_>>(), None)
+            }
+            None => {
+                let sides = Sides::new(geometry, direction);
+                let planes = Planes::new(&sides, lanes)?;
+                let windows = sides
+                    .phases
+                    .iter()
+                    .zip(&planes.padded)
+                    .map(|(phase, padded)| Window::planes(phase, sides.input.channels, padded, planes.plane));
+                (sides.clone(), windows.collect(), Some(planes))
+            }
+        };
+        let mut start = 0;
+        for window in &mut windows {
+            window.weights = start;
+            let panels = match planes {
+                None => sides.output.channels.div_ceil(lanes),
+                Some(_) => sides.output.channels * sides.groups,
+            };
+            start += panels * window.panel;
+        }
+        let (height, small) = (sides.output.size[0], geometry.macs() < MACS);
+        let tasks = if small { 1 } else { TASKS.div_ceil(sides.batch.max(1)) };
+        let (rows, groups) = match &planes {
+            None => (height.div_ceil(tasks).next_multiple_of(TILES[1]), sides.groups),
+            Some(planes) => {
+                let share = sides.groups.div_ceil(tasks).next_multiple_of(planes.groups).min(sides.groups);
+                let groups = if sides.layout == Layout::Nhwc { sides.groups } else { share };
+                let step = sides.phases.iter().map(|phase| phase.axes[0].step).max().unwrap_or(1);
+                let parts = tasks.div_ceil(sides.groups.div_ceil(groups));
+                (height.div_ceil(parts).next_multiple_of(TILES[0] * step), groups)
+            }
+        };
+        let rows = rows.clamp(1, height.max(1));
+        Ok(Self { sides, sweeper, transpose, windows, planes, rows, groups, threads: problem.threads })
+    }
+
+    /// Floats of the prepared rows of one task: a region for each phase of a row of phases.
+    fn prepared_len(&self, planes: &Planes) -> usize {
+        lines(planes.plane * self.sides.input.channels * planes.groups * self.columns_of(0).len())
+    }
+
+    /// Floats of workspace of one task.
+    fn lane_len(&self) -> usize {
+        match &self.planes {
+            None => lines(self.sides.input.size[1] * self.sides.input.channels),
+            Some(planes) => {
+                self.prepared_len(planes) + lines(self.results_len(planes))
+            }
+        }
+    }
+
+    /// Floats of the results of a block that cannot go to their places directly: `[column phase][output channel][row][pixel]`.
+    fn results_len(&self, planes: &Planes) -> usize {
+        if planes.in_place {
+            return 0;
+        }
+        let mut widths = self.windows.iter().map(|window| window.phase.axes[1]);
+        let first = widths.next().map_or(0, |axis| axis.count);
+        let columns = self.columns_of(0).len();
+        columns * self.sides.output.channels * planes.groups * planes.block * widths.map(|axis| axis.count).fold(first, usize::max)
+    }
+
+    /// Windows that share the rows of window `first`: phases of one row, by columns.
+    fn columns_of(&self, first: usize) -> Range<usize> {
+        let Some(window) = self.windows.get(first) else { return 0..0 };
+        let row = window.phase.axes[0].start;
+        let end = self.windows[first..].iter().position(|window| window.phase.axes[0].start != row);
+        first..end.map_or(self.windows.len(), |len| first + len)
+    }
+
+    fn by_channels(&self, task: &Task<'_>, image: usize, rows: &Range<usize>, piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
+        let (strides, [height, width]) = (self.sides.input.strides, self.sides.input.size);
+        let (channels, out) = (self.sides.output.channels, self.sides.output.strides);
+        let zeros = &mut lane[..width * channels];
+        zeros.fill(0.0);
+        let zeros = &*zeros;
+        let input = &task.input[image * strides.image..][..height * strides.row];
+        for window in &self.windows {
+            let (axis, chain) = (&window.phase.axes[0], &window.chain);
+            let columns = &window.phase.axes[1];
+            for_each_tile(chain, axis.positions(rows.clone()), &mut |tile, first| {
+                let count = chain.rows(TILES[tile]);
+                let mut at = [zeros; MAX_ROWS];
+                for (i, at) in at[..count].iter_mut().enumerate() {
+                    let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
+                    if (0..height as isize).contains(&row) {
+                        *at = &input[row as usize * strides.row..][..strides.row];
+                    }
+                }
+                let sweep = Sweep {
+                    rows: &at[..count],
+                    weights: &task.packed[window.weights..],
+                    columns: &window.columns,
+                    spans: &window.spans,
+                    advance: window.advance,
+                    planes: 1,
+                    plane_steps: [0, 0],
+                    block: (L1 / (count * window.columns.len() * self.sweeper.lanes())).max(2),
+                    init: match (task.finish.update, task.finish.epilogue.bias) {
+                        (Update::Accumulate, _) => Init::Dst,
+                        (_, Some(bias)) => Init::Bias(bias),
+                        _ => Init::Zero,
+                    },
+                    clamp: task.finish.epilogue.early_clamp(),
+                    to: [0, axis.start + first * axis.step - rows.start, columns.start * out.column],
+                    steps: [chain.leap * axis.step, columns.step * out.column],
+                    width: channels,
+                };
+                self.sweeper.sweep(window.shape, tile, &sweep, piece);
+            });
+        }
+    }
+
+    /// The rows `rows` and the output channels `channels` of one image; `first` is the first channel of the box.
+    #[expect(clippy::too_many_arguments, reason = "what, where and with which memory")]
+    fn by_planes(
+        &self,
+        task: &Task<'_>,
+        planes: &Planes,
+        image: usize,
+        channels: &Range<usize>,
+        first: usize,
+        rows: &Range<usize>,
+        piece: &mut BlockMut<'_, f32>,
+        lane: &mut [f32],
+    ) {
+        let outputs = self.sides.output.channels;
+        let (prepared, results) = lane.split_at_mut(self.prepared_len(planes));
+        let region = planes.plane * self.sides.input.channels * planes.groups;
+        let mut start = 0;
+        while start < self.windows.len() {
+            let together = self.columns_of(start);
+            start = together.end;
+            let axis = self.windows[together.start].phase.axes[0];
+            let positions = axis.positions(rows.clone());
+            for first_row in positions.clone().step_by(planes.block) {
+                let block = first_row..positions.end.min(first_row + planes.block);
+                prepared[..region * together.len()].fill(0.0);
+                for batch in channels.clone().step_by(outputs * planes.groups) {
+                    let batch = batch..channels.end.min(batch + outputs * planes.groups);
+                    let groups = batch.start / outputs..batch.end / outputs;
+                    let mut rest = &mut *results;
+                    for (index, prepared) in together.clone().zip(prepared.chunks_exact_mut(region)) {
+                        self.prepare(task.input, planes, index, image, &groups, &block, prepared);
+                        let width = self.windows[index].phase.axes[1].count;
+                        if planes.in_place {
+                            let row = axis.start + block.start * axis.step - rows.start;
+                            let place = [batch.start - first, row, axis.step];
+                            self.sweeps(task, planes, index, &batch, &block, prepared, place, piece);
+                        } else {
+                            let (head, tail) = rest.split_at_mut(batch.len() * block.len() * width);
+                            rest = tail;
+                            let mut head = BlockMut::new(head, [batch.len(), block.len(), width]);
+                            self.sweeps(task, planes, index, &batch, &block, prepared, [0, 0, 1], &mut head);
+                        }
+                    }
+                    if !planes.in_place {
+                        self.place(&together, &batch, first, &block, rows, task.finish.update, results, piece);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of window `index` read; padding is zero already.
+    #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
+    fn prepare(
+        &self,
+        input: &[f32],
+        planes: &Planes,
+        index: usize,
+        image: usize,
+        groups: &Range<usize>,
+        block: &Range<usize>,
+        prepared: &mut [f32],
+    ) {
+        let (strides, padded) = (self.sides.input.strides, &planes.padded[index]);
+        let [vertical, horizontal] = &self.windows[index].phase.axes;
+        let depth = self.sides.input.channels;
+        let first = (block.start * vertical.advance) as isize + vertical.taps.d(0);
+        let last = ((block.end - 1) * vertical.advance) as isize + vertical.taps.d(vertical.taps.count - 1);
+        let from = first.clamp(0, vertical.size as isize);
+        let rows = from as usize..(last + 1).clamp(from, vertical.size as isize) as usize;
+        if rows.is_empty() {
+            return;
+        }
+        let skipped = (rows.start as isize - first) as usize;
+        let input = &input[image * strides.image + groups.start * depth * strides.channel..];
+        for class in 0..padded.classes {
+            let (pixel, valid) = padded.inside(horizontal, class);
+            if valid.is_empty() {
+                continue;
+            }
+            let from = &input[rows.start * strides.row + pixel * strides.column..];
+            let to = &mut prepared[skipped * padded.pitch + class * padded.len + valid.start..];
+            match self.sides.layout {
+                Layout::Nchw => {
+                    let copy = RowCopy {
+                        rows: rows.len(),
+                        by: horizontal.advance,
+                        len: valid.len(),
+                        from_len: (valid.len() - 1) * horizontal.advance + 1,
+                        from_pitch: strides.row,
+                        to_pitch: padded.pitch,
+                    };
+                    for c in 0..groups.len() * depth {
+                        self.sweeper.copy_rows(&copy, &from[c * strides.channel..], &mut to[c * planes.plane..]);
+                    }
+                }
+                Layout::Nhwc => {
+                    let size = [valid.len(), groups.len() * depth];
+                    let pitch = horizontal.advance * strides.column;
+                    for row in 0..rows.len() {
+                        let (from, to) = (&from[row * strides.row..], &mut to[row * padded.pitch..]);
+                        self.transpose.transpose(size, from, pitch, to, planes.plane);
+                    }
+                }
+            }
+        }
+    }
+
+    /// All tiles of the positions `block` of one window.
+    #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
+    fn sweeps(
+        &self,
+        task: &Task<'_>,
+        planes: &Planes,
+        index: usize,
+        channels: &Range<usize>,
+        block: &Range<usize>,
+        prepared: &[f32],
+        [plane, row, step]: [usize; 3],
+        dst: &mut BlockMut<'_, f32>,
+    ) {
+        let window = &self.windows[index];
+        let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
+        let pitch = planes.padded[index].pitch;
+        // Groups of one output channel are planes next to each other; else all channels of a group read the same ones.
+        let next = if planes.groups > 1 { planes.plane * self.sides.input.channels } else { 0 };
+        for_each_tile(chain, block.clone(), &mut |tile, first| {
+            let (count, position) = (chain.rows(TILES[tile]), first - block.start);
+            let mut at = [prepared; MAX_ROWS];
+            for (i, at) in at[..count].iter_mut().enumerate() {
+                *at = &prepared[(position * vertical.advance + i * chain.unit) * pitch..];
+            }
+            let sweep = Sweep {
+                rows: &at[..count],
+                weights: &task.packed[window.weights + channels.start * window.panel..],
+                columns: &window.columns,
+                spans: &window.spans,
+                advance: 0,
+                planes: channels.len(),
+                plane_steps: [next, window.panel],
+                block: usize::MAX,
+                init: match (task.finish.update, task.finish.epilogue.bias) {
+                    (Update::Accumulate, _) if planes.in_place => Init::Dst,
+                    (_, Some(bias)) => Init::Bias(&bias[channels.clone()]),
+                    _ => Init::Zero,
+                },
+                clamp: task.finish.epilogue.early_clamp(),
+                to: [plane, row + position * step, 0],
+                steps: [chain.leap * step, 0],
+                width: horizontal.count,
+            };
+            self.sweeper.sweep(window.shape, tile, &sweep, dst);
+        });
+    }
+}
+
+impl Runner {
+    /// Puts the results of a block where they belong: every second pixel of a row, or channels next to each other.
+    #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
+    fn place(
+        &self,
+        together: &Range<usize>,
+        channels: &Range<usize>,
+        first: usize,
+        block: &Range<usize>,
+        rows: &Range<usize>,
+        update: Update,
+        results: &[f32],
+        piece: &mut BlockMut<'_, f32>,
+    ) {
+        let windows = &self.windows[together.clone()];
+        let (vertical, pixel) = (&windows[0].phase.axes[0], self.sides.output.strides.column);
+        let sizes = windows.iter().map(|window| channels.len() * block.len() * window.phase.axes[1].count);
+        let mut starts = [0; 2];
+        if let [first, _] = windows {
+            starts[1] = channels.len() * block.len() * first.phase.axes[1].count;
+        }
+        let turns = windows.len() == 2 && windows.iter().enumerate().all(|(i, window)| {
+            let axis = window.phase.axes[1];
+            (axis.start, axis.step) == (i, 2)
+        });
+        for (i, position) in block.clone().enumerate() {
+            let row = vertical.start + position * vertical.step - rows.start;
+            if turns && self.sides.layout == Layout::Nchw && update == Update::Overwrite {
+                for c in 0..channels.len() {
+                    let [even, odd] = [0, 1].map(|index: usize| {
+                        let width = windows[index].phase.axes[1].count;
+                        &results[starts[index] + (c * block.len() + i) * width..][..width]
+                    });
+                    self.sweeper.by_turns(even, odd, piece.row(channels.start - first + c, row));
+                }
+                continue;
+            }
+            let mut start = 0;
+            for (window, size) in windows.iter().zip(sizes.clone()) {
+                let axis = &window.phase.axes[1];
+                let (width, pitch) = (axis.count, block.len() * axis.count);
+                let from = &results[start + i * width..start + size];
+                start += size;
+                match self.sides.layout {
+                    Layout::Nchw => {
+                        for (c, from) in from.chunks(pitch).enumerate() {
+                            let to = piece.row(channels.start - first + c, row)[axis.start..].iter_mut().step_by(axis.step);
+                            put(update, to, &from[..width]);
+                        }
+                    }
+                    Layout::Nhwc => {
+                        let to = &mut piece.row(0, row)[axis.start * pixel + channels.start..];
+                        match update {
+                            Update::Overwrite => {
+                                let size = [channels.len(), width];
+                                self.transpose.transpose(size, from, pitch, to, axis.step * pixel);
+                            }
+                            Update::Accumulate => {
+                                for (c, from) in from.chunks(pitch).enumerate() {
+                                    put(update, to[c..].iter_mut().step_by(axis.step * pixel), &from[..width]);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn task(&self, task: &Task<'_>, [a, rows]: [&Range<usize>; 2], piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
+        let (finish, strides) = (&task.finish, self.sides.output.strides);
+        if self.sides.gaps && finish.update == Update::Overwrite {
+            piece.fill(0.0);
+        }
+        let all = self.sides.groups * self.sides.output.channels;
+        let per_image = match self.sides.layout {
+            Layout::Nhwc => 1,
+            Layout::Nchw => all,
+        };
+        let image = a.start / per_image;
+        match (&self.planes, self.sides.layout) {
+            (None, _) => self.by_channels(task, image, rows, piece, lane),
+            (Some(planes), Layout::Nchw) => {
+                let channels = a.start - image * all..a.end - image * all;
+                self.by_planes(task, planes, image, &channels, channels.start, rows, piece, lane);
+            }
+            (Some(planes), Layout::Nhwc) => {
+                self.by_planes(task, planes, image, &(0..all), 0, rows, piece, lane);
+            }
+        }
+        if finish.epilogue.late() {
+            for (i, plane) in a.clone().enumerate() {
+                let plane = match self.sides.layout {
+                    Layout::Nhwc => plane * strides.image,
+                    Layout::Nchw => plane * strides.channel,
+                };
+                for (j, row) in rows.clone().enumerate() {
+                    finish.epilogue.finish(piece.row(i, j), plane + row * strides.row);
+                }
+            }
+        }
+    }
+
+    /// The tensor that is written as `[planes, rows, floats of a row]`, and how tasks cut it.
+    fn cuts(&self) -> ([usize; 3], [Cut; 3]) {
+        let ([height, width], channels) = (self.sides.output.size, self.sides.output.channels);
+        let all = channels * self.sides.groups;
+        let (planes, unit, row) = match self.sides.layout {
+            Layout::Nhwc => (self.sides.batch, Cut { unit: 1, block: 1 }, width * all),
+            Layout::Nchw => (self.sides.batch * all, Cut { unit: all, block: self.groups * channels }, width),
+        };
+        let rows = Cut { unit: height, block: self.rows };
+        ([planes, height, row], [unit, rows, Cut::whole(row)])
+    }
+
+    pub(crate) fn estimate(&self) -> Estimate {
+        let lanes = self.sweeper.lanes() as f64;
+        let mut cycles = 0.0;
+        for (index, window) in self.windows.iter().enumerate() {
+            let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
+            let mut tile_cycles = 0.0;
+            for tile in tiles(vertical.count.div_ceil(chain.leap)) {
+                let (rows, loads) = (TILES[tile] * chain.k, chain.rows(TILES[tile]) + chain.k);
+                let (rows, loads) = (rows as f64, loads as f64);
+                let latency = if window.columns.len() > 8 { 4.0 * chain.k as f64 } else { 0.0 };
+                tile_cycles += window.columns.len() as f64 * (rows / 2.0).max(loads / 2.0).max(latency) + 12.0;
+            }
+            let outputs = (self.sides.output.channels * self.sides.groups * self.sides.batch) as f64;
+            let vectors = match self.planes {
+                None => horizontal.count as f64 * outputs / lanes,
+                Some(_) => horizontal.count.div_ceil(lanes as usize) as f64 * outputs,
+            };
+            cycles += vectors * tile_cycles * chain.leap as f64;
+            if let Some(planes) = &self.planes {
+                let padded = &planes.padded[index];
+                let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
+                let blocks = vertical.count.div_ceil(planes.block) as f64;
+                let per_vector = match self.sides.layout {
+                    Layout::Nchw => 1.5 * horizontal.advance.min(4) as f64,
+                    Layout::Nhwc => 4.0,
+                };
+                cycles += inputs * blocks * planes.reach as f64 * (padded.pitch as f64 / lanes) * per_vector;
+                if !planes.in_place {
+                    cycles += outputs * (vertical.count * horizontal.count) as f64 / lanes * 4.0;
+                }
+            }
+        }
+        Estimate { ns: cycles / 3.5, workspace: Phased::workspace_len(self), packed: Phased::packed_len(self) }
+    }
+}
+
+fn put<'a>(update: Update, to: impl Iterator<Item = &'a mut f32>, from: &[f32]) {
+    match update {
+        Update::Overwrite => to.zip(from).for_each(|(to, x)| *to = *x),
+        Update::Accumulate => to.zip(from).for_each(|(to, x)| *to += x),
+    }
+}
+
+/// Calls `f(tile, first position)` for tiles that cover `positions`: chain by chain, since only every `leap`-th shares input rows.
+fn for_each_tile(chain: &Chain, positions: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
+    for start in positions.start..positions.end.min(positions.start + chain.leap) {
+        let mut position = start;
+        let rows = (positions.end - start).div_ceil(chain.leap);
+        let single = (!chain.shared).then(|| core::iter::repeat_n(TILES.len() - 1, rows));
+        let shared = chain.shared.then(|| tiles(rows));
+        for tile in single.into_iter().flatten().chain(shared.into_iter().flatten()) {
+            f(tile, position);
+            position += TILES[tile] * chain.leap;
+        }
+    }
+}
+
+impl Planes {
+    fn new(sides: &Sides, lanes: usize) -> Result<Self, Unsupported> {
+        let padded = sides.phases.iter().map(|phase| PaddedRow::new(&phase.axes[1], lanes));
+        let padded: Vec<PaddedRow> = padded.collect();
+        let pitch = padded.iter().map(|padded| padded.pitch).max().unwrap_or(0);
+        let rows = |block: usize| {
+            let axes = sides.phases.iter().map(|phase| phase.axes[0]);
+            let reach = axes.map(|axis| (block - 1) * axis.advance + (axis.taps.count - 1) * axis.taps.step_d + 1);
+            reach.max().unwrap_or(0)
+        };
+        let height = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
+        let len = |block: usize| rows(block).saturating_mul(pitch).saturating_mul(sides.input.channels);
+        let mut block = height;
+        while block > 8 && len(block) > BLOCK {
+            block = block.div_ceil(2).next_multiple_of(8).min(block - 1);
+        }
+        while block > 1 && len(block) > MOST {
+            block /= 2;
+        }
+        if len(block) > MOST {
+            return Err(Unsupported("the prepared rows of one output row do not fit a second-level cache"));
+        }
+        let in_place =
+            sides.layout == Layout::Nchw && sides.phases.iter().all(|phase| phase.axes[1].step == 1);
+        let groups = match sides.output.channels {
+            1 => (BLOCK / len(block).max(1)).clamp(1, sides.groups),
+            _ => 1,
+        };
+        Ok(Self { padded, block, reach: rows(block), groups, plane: rows(block) * pitch, in_place })
+    }
+}
+
+impl Phased for Runner {
+    fn packed_len(&self) -> usize {
+        self.windows.last().map_or(0, |window| {
+            let panels = match self.planes {
+                None => self.sides.output.channels.div_ceil(self.sweeper.lanes()),
+                Some(_) => self.sides.output.channels * self.sides.groups,
+            };
+            window.weights + panels * window.panel
+        })
+    }
+
+    /// Lanes are channels: `[phase][vector][column][K][LANES]`. Lanes are pixels: `[phase][output channel][input channel][piece][column][K]`.
+    fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let (lanes, outputs, depth) = (self.sweeper.lanes(), self.sides.output.channels, self.sides.input.channels);
+        for window in &self.windows {
+            let [rows, columns] = window.phase.axes.map(|axis| axis.taps);
+            let (k, packed) = (window.chain.k, &mut packed[window.weights..]);
+            for (row, column) in (0..rows.count).flat_map(|row| (0..columns.count).map(move |column| (row, column))) {
+                let place = [rows.k(row), columns.k(column)];
+                if self.planes.is_none() {
+                    let (start, [stride, _]) = self.sides.weight(0, place);
+                    let at = (column * k + row) * lanes;
+                    for (vector, to) in packed.chunks_mut(window.panel).take(outputs.div_ceil(lanes)).enumerate() {
+                        for (lane, to) in to[at..][..lanes].iter_mut().enumerate() {
+                            let channel = vector * lanes + lane;
+                            *to = if channel < outputs { weights[start + channel * stride] } else { 0.0 };
+                        }
+                    }
+                    continue;
+                }
+                for group in 0..self.sides.groups {
+                    let (start, [out, input]) = self.sides.weight(group, place);
+                    for o in 0..outputs {
+                        let to = &mut packed[(group * outputs + o) * window.panel..][..window.panel];
+                        for c in 0..depth {
+                            let piece = c * window.chain.pieces + row / k;
+                            to[(piece * columns.count + column) * k + row % k] = weights[start + o * out + c * input];
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn workspace_len(&self) -> usize {
+        self.lane_len().saturating_mul(self.threads)
+    }
+
+    fn run(&self, input: &[f32], packed: &[f32], output: &mut [f32], finish: Finish<'_>, workspace: &mut [f32], par: Par<'_>) {
+        let (extent, cuts) = self.cuts();
+        let task = Task { input, packed, finish };
+        let output = BlockMut::new(output, extent);
+        output.for_each_piece(cuts, par, workspace, self.lane_len(), &|[a, rows, _], mut piece, lane| {
+            self.task(&task, [&a, &rows], &mut piece, lane);
+        });
+    }
+}

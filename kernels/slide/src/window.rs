@@ -1,0 +1,144 @@
+//! A phase as sweeps see it: which output rows share input rows, and the list of columns of the window.
+
+use crate::sweep::{MAX_K, Shape, Span};
+use convolve_core::phase::{AxisPhase, Phase};
+
+/// Output rows that one sweep can take together.
+///
+/// Position `i` of an axis reads `i*advance + d(0) + t*step_d`. Two positions share input rows when they are a multiple of
+/// `leap = step_d / gcd(advance, step_d)` apart; counted in units of `step_d`, neighbours of such a chain are then
+/// `advance / gcd` rows apart. So a dilated window is an ordinary window on every `leap`-th row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// Positions from one row of a tile to the next.
+    pub(crate) leap: usize,
+    /// Input rows from one row of a sweep to the next.
+    pub(crate) unit: usize,
+    /// Rows of a sweep from one output row to the next: 1 or 2.
+    pub(crate) stride: usize,
+    /// Whether a sweep may take more than one output row.
+    pub(crate) shared: bool,
+    /// The kernel rows, cut into pieces of equal height.
+    pub(crate) pieces: usize,
+    /// Height of a piece, at most [`MAX_K`].
+    pub(crate) k: usize,
+}
+
+impl Chain {
+    pub(crate) fn new(axis: &AxisPhase) -> Self {
+        let count = axis.taps.count;
+        let k = (1..=MAX_K).rev().find(|k| count.is_multiple_of(*k)).unwrap_or(1);
+        let pieces = count / k;
+        if count == 1 {
+            return Self { leap: 1, unit: axis.advance, stride: 1, shared: true, pieces, k };
+        }
+        let (advance, unit) = (axis.advance, axis.taps.step_d);
+        let divisor = gcd(advance, unit);
+        match advance / divisor {
+            stride @ 1..=2 => Self { leap: unit / divisor, unit, stride, shared: true, pieces, k },
+            _ => Self { leap: 1, unit, stride: 1, shared: false, pieces, k },
+        }
+    }
+
+    /// Input rows of a sweep over `rows` output rows.
+    pub(crate) fn rows(&self, rows: usize) -> usize {
+        (rows - 1) * self.stride + self.k
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// One phase, ready to be swept.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    pub(crate) phase: Phase,
+    pub(crate) chain: Chain,
+    pub(crate) shape: Shape,
+    pub(crate) columns: Vec<usize>,
+    pub(crate) spans: Vec<Span>,
+    /// Floats from one position to the next in an input row.
+    pub(crate) advance: usize,
+    /// Where the packed weights of this phase start, and how many floats a vector (or an output channel) has.
+    pub(crate) weights: usize,
+    pub(crate) panel: usize,
+}
+
+impl Window {
+    /// Lanes are channels, pixels of the image lie `channels` floats apart.
+    pub(crate) fn channels(phase: &Phase, channels: usize, lanes: usize) -> Self {
+        let (chain, axis) = (Chain::new(&phase.axes[0]), &phase.axes[1]);
+        let panel = axis.taps.count * chain.k * lanes;
+        let columns = (0..axis.taps.count).map(|t| (axis.taps.d(t) as usize).wrapping_mul(channels));
+        let spans = axis.segments(0..axis.count).map(|s| Span { positions: s.positions, columns: s.taps });
+        Self {
+            phase: *phase,
+            chain,
+            shape: Shape { splat: false, k: chain.k, stride: chain.stride },
+            columns: columns.collect(),
+            spans: spans.collect(),
+            advance: axis.advance * channels,
+            weights: 0,
+            panel,
+        }
+    }
+
+    /// Lanes are pixels of planes that were prepared as `rows` says; `depth` planes are summed.
+    pub(crate) fn planes(phase: &Phase, depth: usize, rows: &PaddedRow, plane: usize) -> Self {
+        let (chain, axis) = (Chain::new(&phase.axes[0]), &phase.axes[1]);
+        let list = (0..depth).flat_map(|c| (0..chain.pieces).map(move |piece| (c, piece)));
+        let places = list.flat_map(|(c, piece)| (0..axis.taps.count).map(move |t| (c, piece, t)));
+        let columns = places.map(|(c, piece, t)| {
+            c * plane + piece * chain.k * chain.unit * rows.pitch + rows.tap(axis, t)
+        });
+        let columns: Vec<usize> = columns.collect();
+        Self {
+            phase: *phase,
+            chain,
+            shape: Shape { splat: true, k: chain.k, stride: chain.stride },
+            spans: vec![Span { positions: 0..1, columns: 0..columns.len() }],
+            advance: 0,
+            weights: 0,
+            panel: columns.len() * chain.k,
+            columns,
+        }
+    }
+}
+
+/// A row of a plane, padded with zeros and taken apart by its stride, so that the taps of neighbouring output pixels are neighbours:
+/// class `r` holds the pixels `d(0) + r + i*advance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PaddedRow {
+    pub(crate) classes: usize,
+    /// Floats of a class.
+    pub(crate) len: usize,
+    /// Floats of a row.
+    pub(crate) pitch: usize,
+}
+
+impl PaddedRow {
+    pub(crate) fn new(axis: &AxisPhase, lanes: usize) -> Self {
+        let span = (axis.taps.count - 1) * axis.taps.step_d;
+        let classes = axis.advance.min(span + 1);
+        let len = axis.count.next_multiple_of(lanes) + span / axis.advance;
+        Self { classes, len, pitch: (classes * len).next_multiple_of(lanes) }
+    }
+
+    /// Where output pixel 0 finds tap `t`.
+    fn tap(&self, axis: &AxisPhase, t: usize) -> usize {
+        let distance = t * axis.taps.step_d;
+        distance % axis.advance * self.len + distance / axis.advance
+    }
+
+    /// Where class `class` lies in the input row: its first pixel there, and the part of the class that is not padding.
+    pub(crate) fn inside(&self, axis: &AxisPhase, class: usize) -> (usize, core::ops::Range<usize>) {
+        let first = axis.taps.d(0) + class as isize;
+        let at_or_after = |pixel: isize| {
+            if pixel <= first { 0 } else { ((pixel - first) as usize).div_ceil(axis.advance).min(self.len) }
+        };
+        let end = at_or_after(axis.size as isize);
+        let start = at_or_after(0).min(end);
+        ((first + (start * axis.advance) as isize).max(0) as usize, start..end)
+    }
+}
