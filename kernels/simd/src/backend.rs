@@ -14,7 +14,7 @@ macro_rules! backend {
     (
         $(#[$doc:meta])*
         $Token:ident = $name:literal, features [$($feature:tt),+] by $is_detected:ident,
-        $registers:literal registers of $lanes:literal lanes: $F32:ty,
+        $registers:literal registers of $lanes:literal lanes: $F32:ty, in $class:ident,
         splat $splat:ident, load $load:ident, store $store:ident,
         add $add:ident, sub $sub:ident, mul $mul:ident, max $max:ident, min $min:ident,
         mul_add $mul_add:ident,
@@ -89,6 +89,8 @@ macro_rules! backend {
                 unsafe { store_part(v, to) }
             }
 
+            #[cfg(not(miri))]
+            backend! { @method in_order(v: $F32) -> $F32 = in_order }
             backend! { @method splat(x: f32) -> $F32 = $splat }
             backend! { @method add(a: $F32, b: $F32) -> $F32 = $add }
             backend! { @method sub(a: $F32, b: $F32) -> $F32 = $sub }
@@ -103,6 +105,16 @@ macro_rules! backend {
                 // SAFETY: the token proves the feature.
                 unsafe { transpose(from, from_pitch, to, to_pitch) }
             }
+        }
+
+        #[cfg(not(miri))]
+        #[inline]
+        #[target_feature($(enable = $feature),+)]
+        fn in_order(v: $F32) -> $F32 {
+            let mut v = v;
+            // SAFETY: there is no instruction in it. That it might touch memory is what keeps the order.
+            unsafe { core::arch::asm!("/* {0} */", inout($class) v, options(nostack, preserves_flags)) };
+            v
         }
 
         /// Transposes 4 x 4 blocks by zipping halves of rows, then the matrix of blocks.

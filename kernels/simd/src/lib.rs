@@ -91,6 +91,7 @@ mod backend;
 mod aarch64;
 mod isa;
 mod portable;
+mod rows;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -99,5 +100,6 @@ mod x86;
 pub use self::aarch64::Neon;
 pub use self::isa::{Isa, IsaError};
 pub use self::portable::Portable;
+pub use self::rows::{Rows, RowsAt};
 pub use self::simd::Simd;
 pub use self::x86::{Avx2, Avx512};

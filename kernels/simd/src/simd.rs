@@ -139,6 +139,21 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// ```
     fn store_first(self, v: Self::F32, to: &mut [f32]);
 
+    /// `v` itself; but what the source reads before comes before it in the machine code as well, and what it reads later later.
+    ///
+    /// A kernel that loads a vector for a few multiply-adds, then the next, means that order: it needs few registers, and neighbouring
+    /// instructions do not wait for each other. LLVM's scheduler sees freedom instead: it loads everything first, spills it, and does all
+    /// steps into one sum in a row. An empty piece of inline assembly tells it not to.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.in_order(s.splat(2.0))), 8.0);
+    /// ```
+    fn in_order(self, v: Self::F32) -> Self::F32 {
+        v
+    }
+
     /// `a + b`, lane by lane.
     ///
     /// ```

@@ -14,7 +14,7 @@
 //!
 //! Zeros stand for padding, so a weight that is not finite makes NaN at the border.
 
-use crate::sweep::{Init, MAX_ROWS, RowCopy, Sweep, Sweeper, TILES, sweeper, tiles};
+use crate::sweep::{Init, MAX_ROWS, RowCopy, Sweep, Sweeper, sweeper};
 use crate::window::{Chain, PaddedRow, Window};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
@@ -92,7 +92,7 @@ impl Runner {
                     .phases
                     .iter()
                     .zip(&planes.padded)
-                    .map(|(phase, padded)| Window::planes(phase, sides.input.channels, padded, planes.plane));
+                    .map(|(phase, padded)| Window::planes(phase, sides.input.channels, padded, planes.plane, lanes));
                 (sides.clone(), windows.collect(), Some(planes))
             }
         };
@@ -105,16 +105,17 @@ impl Runner {
             };
             start += panels * window.panel;
         }
+        let tile = windows.iter().map(|window| sweeper.rows(window.chain.k)).max().unwrap_or(1);
         let (height, small) = (sides.output.size[0], geometry.macs() < MACS);
         let tasks = if small { 1 } else { TASKS.div_ceil(sides.batch.max(1)) };
         let (rows, groups) = match &planes {
-            None => (height.div_ceil(tasks).next_multiple_of(TILES[1]), sides.groups),
+            None => (height.div_ceil(tasks).next_multiple_of(tile), sides.groups),
             Some(planes) => {
                 let share = sides.groups.div_ceil(tasks).next_multiple_of(planes.groups).min(sides.groups);
                 let groups = if sides.layout == Layout::Nhwc { sides.groups } else { share };
                 let step = sides.phases.iter().map(|phase| phase.axes[0].step).max().unwrap_or(1);
                 let parts = tasks.div_ceil(sides.groups.div_ceil(groups));
-                (height.div_ceil(parts).next_multiple_of(TILES[0] * step), groups)
+                (height.div_ceil(parts).next_multiple_of(tile * step), groups)
             }
         };
         let rows = rows.clamp(1, height.max(1));
@@ -165,8 +166,8 @@ impl Runner {
         for window in &self.windows {
             let (axis, chain) = (&window.phase.axes[0], &window.chain);
             let columns = &window.phase.axes[1];
-            for_each_tile(chain, axis.positions(rows.clone()), &mut |tile, first| {
-                let count = chain.rows(TILES[tile]);
+            for_each_tile(chain, self.sweeper.rows(chain.k), axis.positions(rows.clone()), &mut |tile, first| {
+                let count = chain.rows(tile);
                 let mut at = [zeros; MAX_ROWS];
                 for (i, at) in at[..count].iter_mut().enumerate() {
                     let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
@@ -324,8 +325,8 @@ impl Runner {
         let pitch = planes.padded[index].pitch;
         // Groups of one output channel are planes next to each other; else all channels of a group read the same ones.
         let next = if planes.groups > 1 { planes.plane * self.sides.input.channels } else { 0 };
-        for_each_tile(chain, block.clone(), &mut |tile, first| {
-            let (count, position) = (chain.rows(TILES[tile]), first - block.start);
+        for_each_tile(chain, self.sweeper.rows(chain.k), block.clone(), &mut |tile, first| {
+            let (count, position) = (chain.rows(tile), first - block.start);
             let mut at = [prepared; MAX_ROWS];
             for (i, at) in at[..count].iter_mut().enumerate() {
                 *at = &prepared[(position * vertical.advance + i * chain.unit) * pitch..];
@@ -335,7 +336,7 @@ impl Runner {
                 weights: &task.packed[window.weights + channels.start * window.panel..],
                 columns: &window.columns,
                 spans: &window.spans,
-                advance: 0,
+                advance: window.advance,
                 planes: channels.len(),
                 plane_steps: [next, window.panel],
                 block: usize::MAX,
@@ -346,7 +347,7 @@ impl Runner {
                 },
                 clamp: task.finish.epilogue.early_clamp(),
                 to: [plane, row + position * step, 0],
-                steps: [chain.leap * step, 0],
+                steps: [chain.leap * step, window.advance],
                 width: horizontal.count,
             };
             self.sweeper.sweep(window.shape, tile, &sweep, dst);
@@ -475,18 +476,18 @@ impl Runner {
         for (index, window) in self.windows.iter().enumerate() {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
             let mut tile_cycles = 0.0;
-            for tile in tiles(vertical.count.div_ceil(chain.leap)) {
-                let (rows, loads) = (TILES[tile] * chain.k, chain.rows(TILES[tile]) + chain.k);
+            for_each_tile(chain, self.sweeper.rows(chain.k), 0..vertical.count, &mut |tile, _| {
+                let (rows, loads) = (tile * chain.k, chain.rows(tile) + chain.k);
                 let (rows, loads) = (rows as f64, loads as f64);
                 let latency = if window.columns.len() > 8 { 4.0 * chain.k as f64 } else { 0.0 };
                 tile_cycles += window.columns.len() as f64 * (rows / 2.0).max(loads / 2.0).max(latency) + 12.0;
-            }
+            });
             let outputs = (self.sides.output.channels * self.sides.groups * self.sides.batch) as f64;
             let vectors = match self.planes {
                 None => horizontal.count as f64 * outputs / lanes,
                 Some(_) => horizontal.count.div_ceil(lanes as usize) as f64 * outputs,
             };
-            cycles += vectors * tile_cycles * chain.leap as f64;
+            cycles += vectors * tile_cycles;
             if let Some(planes) = &self.planes {
                 let padded = &planes.padded[index];
                 let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
@@ -512,16 +513,16 @@ fn put<'a>(update: Update, to: impl Iterator<Item = &'a mut f32>, from: &[f32]) 
     }
 }
 
-/// Calls `f(tile, first position)` for tiles that cover `positions`: chain by chain, since only every `leap`-th shares input rows.
-fn for_each_tile(chain: &Chain, positions: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
+/// Calls `f(rows, first position)` for tiles of at most `most` rows that cover `positions`: chain by chain, since only every `leap`-th
+/// shares input rows.
+fn for_each_tile(chain: &Chain, most: usize, positions: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
+    let most = if chain.shared { most } else { 1 };
     for start in positions.start..positions.end.min(positions.start + chain.leap) {
-        let mut position = start;
         let rows = (positions.end - start).div_ceil(chain.leap);
-        let single = (!chain.shared).then(|| core::iter::repeat_n(TILES.len() - 1, rows));
-        let shared = chain.shared.then(|| tiles(rows));
-        for tile in single.into_iter().flatten().chain(shared.into_iter().flatten()) {
-            f(tile, position);
-            position += TILES[tile] * chain.leap;
+        let tiles = rows.div_ceil(most);
+        for tile in 0..tiles {
+            let [first, end] = [tile, tile + 1].map(|tile| tile * rows / tiles);
+            f(end - first, start + first * chain.leap);
         }
     }
 }

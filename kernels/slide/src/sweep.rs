@@ -8,7 +8,7 @@
 //! | lanes | weights | a position is | from one column of the window to the next |
 //! |---|---|---|---|
 //! | channels (NHWC, depthwise) | vectors | a pixel | one pixel: C floats |
-//! | pixels (planes of one channel each) | broadcast | a row | one float; another plane, when channels are summed |
+//! | pixels (planes of one channel each) | broadcast | a vector of pixels | one float; another plane, when channels are summed |
 //!
 //! Columns are a list, so dilation, several input channels and kernels cut into pieces are offsets. The loop over columns is a run-time
 //! loop on purpose: with it unrolled as well, LLVM gives up on nests of more than about a hundred multiply-adds and puts the
@@ -16,15 +16,15 @@
 
 use convolve_core::BlockMut;
 use convolve_gemm::UNCLAMPED;
-use convolve_simd::{Isa, Simd, dispatch};
+use convolve_simd::{Isa, Rows, Simd, dispatch};
 use core::ops::Range;
 
-/// Output rows of the tiles, largest first.
-pub(crate) const TILES: [usize; 5] = [8, 7, 4, 2, 1];
+/// Most output rows of any tile.
+pub(crate) const MAX_R: usize = 8;
 /// Most kernel rows of a column.
 pub(crate) const MAX_K: usize = 7;
 /// Most input rows of a tile.
-pub(crate) const MAX_ROWS: usize = 7 * 2 + MAX_K;
+pub(crate) const MAX_ROWS: usize = (MAX_R - 1) * 2 + MAX_K;
 
 /// Positions that have the same valid columns.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Span {
 }
 
 /// What accumulators start from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Init<'a> {
     Zero,
     /// One number per plane, or one per lane.
@@ -64,7 +64,7 @@ pub(crate) struct Sweep<'a> {
     /// Where position 0 of the first output row goes: plane, row, float; rows and positions are `steps` apart.
     pub(crate) to: [usize; 3],
     pub(crate) steps: [usize; 2],
-    /// Outputs of a position.
+    /// Outputs of a position (lanes are channels) or of a row (lanes are pixels).
     pub(crate) width: usize,
 }
 
@@ -122,15 +122,29 @@ fn every_second(from: &[f32], to: &mut [f32]) {
 pub(crate) trait Sweeper: Send + Sync {
     /// Lanes of a vector.
     fn lanes(&self) -> usize;
-    /// Computes `TILES[tile]` output rows.
-    fn sweep(&self, shape: Shape, tile: usize, sweep: &Sweep<'_>, dst: &mut BlockMut<'_, f32>);
+    /// Most output rows of a sweep with K kernel rows.
+    fn rows(&self, k: usize) -> usize;
+    /// Computes `rows` output rows.
+    fn sweep(&self, shape: Shape, rows: usize, sweep: &Sweep<'_>, dst: &mut BlockMut<'_, f32>);
     /// Copies every `by`-th number of some rows.
     fn copy_rows(&self, copy: &RowCopy, from: &[f32], to: &mut [f32]);
     /// Joins two lists by turns: `to[2i] = even[i]`, `to[2i + 1] = odd[i]`.
     fn by_turns(&self, even: &[f32], odd: &[f32], to: &mut [f32]);
 }
 
-/// One tile: R rows of one vector, at float `x` of the input rows (without the column) and float `at` of the output rows.
+/// `each!(I in 0 1 2 { .. })`: the block once for each number, which is a constant in it. A loop would do, if LLVM unrolled loops of more
+/// than ten rounds whose rounds differ; it does not, and the sums are then in memory (a quarter of the speed).
+macro_rules! each {
+    ($i:ident in $($n:literal)* $body:block) => {
+        $({
+            const $i: usize = $n;
+            $body
+        })*
+    };
+}
+
+/// One tile: R rows of one vector. `weights` are those of its columns, `x` is where it reads (without the column), `at` where it is
+/// written, `part` how much of the vector.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
 fn tile<
@@ -144,42 +158,41 @@ fn tile<
 >(
     s: S,
     call: &Sweep<'_>,
-    rows: &[&[f32]; N],
-    columns: &Range<usize>,
-    [plane, vector]: [usize; 2],
+    rows: &Rows<'_, N>,
+    columns: &[usize],
+    weights: &[f32],
+    start: S::F32,
     x: usize,
     dst: &mut [&mut [f32]; R],
     at: usize,
+    part: usize,
 ) {
-    let (width, part) = (if SPLAT { 1 } else { S::LANES }, call.width - vector * S::LANES);
-    let mut acc = match call.init {
-        Init::Zero => [s.splat(0.0); R],
-        Init::Bias(bias) if SPLAT => [s.splat(bias[plane]); R],
-        Init::Bias(bias) => [s.load_first(&bias[vector * S::LANES..]); R],
-        Init::Dst => {
-            let mut start = [s.splat(0.0); R];
-            for r in 0..R {
-                start[r] = if PART { s.load_first(&dst[r][at..at + part]) } else { s.load(&dst[r][at..]) };
-            }
-            start
+    let width = if SPLAT { 1 } else { S::LANES };
+    let mut acc = [start; R];
+    if call.init == Init::Dst {
+        for r in 0..R {
+            acc[r] = if PART { s.load_first(&dst[r][at..at + part]) } else { s.load(&dst[r][at..]) };
         }
-    };
-    let first = if SPLAT { plane * call.plane_steps[1] } else { vector * call.columns.len() * K * width };
-    let weights = &call.weights[first..][columns.start * K * width..columns.end * K * width];
-    for (column, weights) in call.columns[columns.clone()].iter().zip(weights.chunks_exact(K * width)) {
-        let x = x.wrapping_add(*column);
+    }
+    for (column, weights) in columns.iter().zip(weights.chunks_exact(K * width)) {
         let mut w = [s.splat(0.0); K];
         for k in 0..K {
             w[k] = if SPLAT { s.splat(weights[k]) } else { s.load(&weights[k * width..]) };
         }
-        for i in 0..N {
-            let value = if PART && !SPLAT { s.load_first(&rows[i][x..]) } else { s.load(&rows[i][x..]) };
-            for k in 0..K {
-                if i >= k && (i - k) % ST == 0 && (i - k) / ST < R {
-                    acc[(i - k) / ST] = s.mul_add(value, w[k], acc[(i - k) / ST]);
-                }
+        let x = x.wrapping_add(*column);
+        let rows = if PART && !SPLAT { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
+        each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 {
+            if I < N {
+                let value = if PART && !SPLAT { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) };
+                let value = s.in_order(value);
+                each!(J in 0 1 2 3 4 5 6 {
+                    let r = I.wrapping_sub(J) / ST;
+                    if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
+                        acc[r] = s.mul_add(value, w[J], acc[r]);
+                    }
+                });
             }
-        }
+        });
     }
     if call.clamp != UNCLAMPED {
         let [least, greatest] = call.clamp.map(|bound| s.splat(bound));
@@ -188,11 +201,7 @@ fn tile<
         }
     }
     for r in 0..R {
-        if PART {
-            s.store_first(acc[r], &mut dst[r][at..at + part]);
-        } else {
-            s.store(acc[r], &mut dst[r][at..]);
-        }
+        if PART { s.store_first(acc[r], &mut dst[r][at..at + part]) } else { s.store(acc[r], &mut dst[r][at..]) }
     }
 }
 
@@ -202,28 +211,36 @@ fn sweep<S: Simd, const SPLAT: bool, const K: usize, const ST: usize, const R: u
     call: &Sweep<'_>,
     dst: &mut BlockMut<'_, f32>,
 ) {
-    let given: &[&[f32]; N] = call.rows.first_chunk().unwrap();
-    let len = given.iter().fold(usize::MAX, |len, row| len.min(row.len()));
-    let mut rows = *given;
-    for i in 0..N {
-        rows[i] = &given[i][..len];
-    }
-    let [first_plane, row, first] = call.to;
-    let (whole, vectors) = (call.width / S::LANES, call.width.div_ceil(S::LANES));
+    let rows: Rows<'_, N> = Rows::new(call.rows);
+    let (width, vectors) = if SPLAT { (1, 1) } else { (S::LANES, call.width.div_ceil(S::LANES)) };
     for plane in 0..call.planes {
-        let mut dst: [&mut [f32]; R] = dst.rows(first_plane + plane, row, call.steps[0]);
-        for block in (0..vectors).step_by(call.block) {
-            for span in call.spans {
-                for position in span.positions.clone() {
+        let mut dst: [&mut [f32]; R] = dst.rows(call.to[0] + plane, call.to[1], call.steps[0]);
+        for first in (0..vectors).step_by(call.block) {
+            for Span { positions, columns } in call.spans {
+                let within = columns.start * K * width..columns.end * K * width;
+                let columns = &call.columns[columns.clone()];
+                for position in positions.clone() {
                     let x = position * call.advance + plane * call.plane_steps[0];
-                    let (at, columns) = (first + position * call.steps[1], &span.columns);
-                    for vector in block..whole.min(block + call.block) {
-                        let (x, at) = (x + vector * S::LANES, at + vector * S::LANES);
-                        tile::<S, SPLAT, false, K, ST, R, N>(s, call, &rows, columns, [plane, vector], x, &mut dst, at);
-                    }
-                    if whole < vectors && vectors <= block + call.block {
-                        let (x, at) = (x + whole * S::LANES, at + whole * S::LANES);
-                        tile::<S, SPLAT, true, K, ST, R, N>(s, call, &rows, columns, [plane, whole], x, &mut dst, at);
+                    let at = call.to[2] + position * call.steps[1];
+                    for lane in (first..vectors.min(first + call.block)).map(|vector| vector * S::LANES) {
+                        let panel = if SPLAT { plane * call.plane_steps[1] } else { lane * K * call.columns.len() };
+                        let weights = &call.weights[panel..][within.clone()];
+                        let start = match call.init {
+                            Init::Bias(bias) if SPLAT => s.splat(bias[plane]),
+                            Init::Bias(bias) => s.load_first(&bias[lane..]),
+                            _ => s.splat(0.0),
+                        };
+                        let part = call.width - if SPLAT { position * S::LANES } else { lane };
+                        let (x, at) = (x + lane, at + lane);
+                        if part >= S::LANES {
+                            tile::<S, SPLAT, false, K, ST, R, N>(
+                                s, call, &rows, columns, weights, start, x, &mut dst, at, part,
+                            );
+                        } else {
+                            tile::<S, SPLAT, true, K, ST, R, N>(
+                                s, call, &rows, columns, weights, start, x, &mut dst, at, part,
+                            );
+                        }
                     }
                 }
             }
@@ -231,23 +248,33 @@ fn sweep<S: Simd, const SPLAT: bool, const K: usize, const ST: usize, const R: u
     }
 }
 
+/// Most output rows of a tile of K kernel rows: sums, a column of weights, an input and one register to spare.
+pub(crate) const fn most_rows(registers: usize, k: usize) -> usize {
+    let rows = registers - 2 - k;
+    if rows < MAX_R { rows } else { MAX_R }
+}
+
 type Entry<S> = fn(S, &Sweep<'_>, &mut BlockMut<'_, f32>);
 
-/// A static table of function pointers, as in the product's micro-kernel, and for the same reason: `[stride - 1][k - 1][tile]`.
+/// A static table of function pointers, as in the product's micro-kernel, and for the same reason: `[stride - 1][k - 1][rows - 1]`.
 struct Table<S, const SPLAT: bool>(core::marker::PhantomData<S>);
 
 macro_rules! table {
     ($($k:literal)*) => { [table!(@stride 1; $($k)*), table!(@stride 2; $($k)*)] };
-    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 8 7 4 2 1)),*] };
+    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 3 4 5 6 7 8)),*] };
     (@rows $stride:literal $k:literal; $($r:literal)*) => {
         [$(|s, call, dst| s.vectorize(#[inline(always)] |s| {
-            sweep::<S, SPLAT, $k, $stride, $r, { ($r - 1) * $stride + $k }>(s, call, dst);
+            if const { $r <= most_rows(S::REGISTERS, $k) } {
+                sweep::<S, SPLAT, $k, $stride, $r, { ($r - 1) * $stride + $k }>(s, call, dst);
+            } else {
+                unreachable!("{} rows do not fit the registers", $r);
+            }
         })),*]
     };
 }
 
 impl<S: Simd, const SPLAT: bool> Table<S, SPLAT> {
-    const ENTRIES: [[[Entry<S>; TILES.len()]; MAX_K]; 2] = table!(1 2 3 4 5 6 7);
+    const ENTRIES: [[[Entry<S>; MAX_R]; MAX_K]; 2] = table!(1 2 3 4 5 6 7);
 }
 
 impl<S: Simd> Sweeper for S {
@@ -255,9 +282,13 @@ impl<S: Simd> Sweeper for S {
         S::LANES
     }
 
-    fn sweep(&self, shape: Shape, tile: usize, sweep: &Sweep<'_>, dst: &mut BlockMut<'_, f32>) {
+    fn rows(&self, k: usize) -> usize {
+        most_rows(S::REGISTERS, k)
+    }
+
+    fn sweep(&self, shape: Shape, rows: usize, sweep: &Sweep<'_>, dst: &mut BlockMut<'_, f32>) {
         let table = if shape.splat { &Table::<S, true>::ENTRIES } else { &Table::<S, false>::ENTRIES };
-        table[shape.stride - 1][shape.k - 1][tile](*self, sweep, dst);
+        table[shape.stride - 1][shape.k - 1][rows - 1](*self, sweep, dst);
     }
 
     fn copy_rows(&self, copy: &RowCopy, from: &[f32], to: &mut [f32]) {
@@ -299,23 +330,4 @@ pub(crate) fn sweeper(isa: Isa) -> Box<dyn Sweeper> {
         Box::new(s)
     }
     dispatch!(isa, s => boxed(s))
-}
-
-/// Cuts `rows` output rows into tiles: indices of [`TILES`]. Sevens and eights where they fit exactly.
-pub(crate) fn tiles(rows: usize) -> impl Iterator<Item = usize> {
-    let mut rest = rows;
-    core::iter::from_fn(move || {
-        let eights = rest.div_ceil(8);
-        let tile = match rest {
-            0 => return None,
-            _ if rest >= 7 * eights && rest < 8 * eights => 1,
-            8.. => 0,
-            7 => 1,
-            4.. => 2,
-            2.. => 3,
-            1 => 4,
-        };
-        rest -= TILES[tile];
-        Some(tile)
-    })
 }

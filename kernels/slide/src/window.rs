@@ -85,7 +85,7 @@ impl Window {
     }
 
     /// Lanes are pixels of planes that were prepared as `rows` says; `depth` planes are summed.
-    pub(crate) fn planes(phase: &Phase, depth: usize, rows: &PaddedRow, plane: usize) -> Self {
+    pub(crate) fn planes(phase: &Phase, depth: usize, rows: &PaddedRow, plane: usize, lanes: usize) -> Self {
         let (chain, axis) = (Chain::new(&phase.axes[0]), &phase.axes[1]);
         let list = (0..depth).flat_map(|c| (0..chain.pieces).map(move |piece| (c, piece)));
         let places = list.flat_map(|(c, piece)| (0..axis.taps.count).map(move |t| (c, piece, t)));
@@ -97,8 +97,8 @@ impl Window {
             phase: *phase,
             chain,
             shape: Shape { splat: true, k: chain.k, stride: chain.stride },
-            spans: vec![Span { positions: 0..1, columns: 0..columns.len() }],
-            advance: 0,
+            spans: vec![Span { positions: 0..axis.count.div_ceil(lanes), columns: 0..columns.len() }],
+            advance: lanes,
             weights: 0,
             panel: columns.len() * chain.k,
             columns,

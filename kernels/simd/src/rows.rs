@@ -1,0 +1,91 @@
+//! Several rows that are read side by side: one check for all of them.
+
+use core::marker::PhantomData;
+
+/// `N` slices that are read at the same place.
+///
+/// A kernel that reads twenty rows at column `x` would compare `x` with twenty lengths, or the compiler would keep twenty lengths to
+/// find out that they are the same. Here the length is one, that of the shortest row.
+///
+/// ```
+/// use convolve_simd::Rows;
+/// let (a, b) = ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]);
+/// let rows: Rows<2> = Rows::new(&[&a, &b]);
+/// assert_eq!(rows.len(), 3);
+/// let pair = rows.at(1, 2);
+/// assert_eq!((pair.row(0), pair.row(1)), (&[2.0, 3.0][..], &[5.0, 6.0][..]));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a, const N: usize> {
+    starts: [*const f32; N],
+    len: usize,
+    marker: PhantomData<&'a [f32]>,
+}
+
+/// `len` elements of every row. See [`Rows::at`].
+#[derive(Clone, Copy, Debug)]
+pub struct RowsAt<'r, 'a, const N: usize> {
+    rows: &'r Rows<'a, N>,
+    x: usize,
+    len: usize,
+}
+
+impl<'a, const N: usize> Rows<'a, N> {
+    /// The first `N` of some slices, as far as the shortest goes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline(always)]
+    pub fn new(rows: &[&'a [f32]]) -> Self {
+        let rows: &[&[f32]; N] = rows.first_chunk().expect("there are N rows");
+        let len = rows.iter().fold(usize::MAX, |len, row| len.min(row.len()));
+        Self { starts: core::array::from_fn(|i| rows[i].as_ptr()), len, marker: PhantomData }
+    }
+
+    /// Elements of the shortest row.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether some row has no element.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements `x .. x + len` of every row.
+    ///
+    /// # Panics
+    /// When they are not all inside.
+    #[inline(always)]
+    pub fn at(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N> {
+        assert!(len <= self.len && x <= self.len - len, "beyond the end of a row");
+        RowsAt { rows: self, x, len }
+    }
+
+    /// As [`at`](Self::at), with fewer elements where a row ends before.
+    ///
+    /// # Panics
+    /// When `x` is not inside.
+    #[inline(always)]
+    pub fn up_to(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N> {
+        assert!(x <= self.len, "beyond the end of a row");
+        RowsAt { rows: self, x, len: len.min(self.len - x) }
+    }
+}
+
+impl<'a, const N: usize> RowsAt<'_, 'a, N> {
+    /// Those of row `i`.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    #[inline(always)]
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        let start = self.rows.starts[i];
+        // SAFETY: `at` and `up_to` checked that `x .. x + len` lies inside the shortest row.
+        let start = unsafe { start.add(self.x) };
+        // SAFETY: so these elements lie inside row `i`, which is borrowed for 'a.
+        unsafe { core::slice::from_raw_parts(start, self.len) }
+    }
+}
