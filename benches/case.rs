@@ -99,6 +99,18 @@ impl Operands {
     }
 }
 
+impl Operands {
+    /// `src`, weights, `dst` (which stands for `diff_dst`).
+    pub fn tensors(&self) -> [&[f32]; 3] {
+        [&self.src, &self.weights, &self.dst]
+    }
+
+    /// The problem.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+}
+
 fn numbers(len: usize) -> Result<Workspace, Error> {
     let mut numbers = Workspace::new(len)?;
     let mut state = 1u32;

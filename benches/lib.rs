@@ -3,8 +3,11 @@
 pub mod args;
 pub mod case;
 pub mod machine;
+pub mod onednn;
+pub mod patches;
 pub mod probe;
 pub mod row;
 pub mod sample;
+pub mod session;
 pub mod summary;
 pub mod table;

@@ -81,7 +81,8 @@ fn quiet(rows: &[Row]) -> String {
     out
 }
 
-fn geometric_mean(values: &[f64]) -> f64 {
+/// The n-th root of the product.
+pub fn geometric_mean(values: &[f64]) -> f64 {
     (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp()
 }
 
