@@ -39,6 +39,11 @@ impl Registered for BackwardData {
 
 impl Registered for BackwardWeights {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&convolve_direct::Direct, &convolve_im2col::Im2col, &convolve_im2col::Matrixmultiply]
+        &[
+            &convolve_direct::Direct,
+            &convolve_slide::Slide,
+            &convolve_im2col::Im2col,
+            &convolve_im2col::Matrixmultiply,
+        ]
     }
 }

@@ -1,6 +1,9 @@
 //! Sliding-window convolution for few channels a group: depthwise and grouped layers, first layers, gradients with respect to images.
 #![forbid(unsafe_code)]
 
+#[expect(clippy::needless_range_loop, reason = "sums must be indexed by constants of unrolled loops")]
+mod gather;
+mod gradient;
 mod run;
 #[expect(clippy::needless_range_loop, reason = "accumulators must be indexed by constants of unrolled loops")]
 mod sweep;

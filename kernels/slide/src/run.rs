@@ -48,17 +48,17 @@ pub(crate) struct Runner {
 }
 
 /// Prepared input rows: `[input channel][row][pitch]`.
-struct Planes {
-    padded: Vec<PaddedRow>,
+pub(crate) struct Planes {
+    pub(crate) padded: Vec<PaddedRow>,
     /// Positions (rows of a phase) that are prepared together, and the most input rows that they read.
-    block: usize,
-    reach: usize,
+    pub(crate) block: usize,
+    pub(crate) reach: usize,
     /// Groups that are prepared together: several when a group has one output channel.
-    groups: usize,
+    pub(crate) groups: usize,
     /// Floats of one channel.
-    plane: usize,
+    pub(crate) plane: usize,
     /// Whether sweeps write the output itself.
-    in_place: bool,
+    pub(crate) in_place: bool,
 }
 
 struct Task<'a> {
@@ -87,7 +87,7 @@ impl Runner {
             }
             None => {
                 let sides = Sides::new(geometry, direction);
-                let planes = Planes::new(&sides, lanes)?;
+                let planes = Planes::new(&sides, lanes, 8)?;
                 let windows = sides
                     .phases
                     .iter()
@@ -229,7 +229,9 @@ impl Runner {
                     let groups = batch.start / outputs..batch.end / outputs;
                     let mut rest = &mut *results;
                     for (index, prepared) in together.clone().zip(prepared.chunks_exact_mut(region)) {
-                        self.prepare(task.input, planes, index, image, &groups, &block, prepared);
+                        let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
+                        let window = &self.windows[index];
+                        prepare(&self.sides, window, planes, index, sweeper, transpose, task.input, image, &groups, &block, prepared);
                         let width = self.windows[index].phase.axes[1].count;
                         if planes.in_place {
                             let row = axis.start + block.start * axis.step - rows.start;
@@ -244,63 +246,6 @@ impl Runner {
                     }
                     if !planes.in_place {
                         self.place(&together, &batch, first, &block, rows, task.finish.update, results, piece);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of window `index` read; padding is zero already.
-    #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
-    fn prepare(
-        &self,
-        input: &[f32],
-        planes: &Planes,
-        index: usize,
-        image: usize,
-        groups: &Range<usize>,
-        block: &Range<usize>,
-        prepared: &mut [f32],
-    ) {
-        let (strides, padded) = (self.sides.input.strides, &planes.padded[index]);
-        let [vertical, horizontal] = &self.windows[index].phase.axes;
-        let depth = self.sides.input.channels;
-        let first = (block.start * vertical.advance) as isize + vertical.taps.d(0);
-        let last = ((block.end - 1) * vertical.advance) as isize + vertical.taps.d(vertical.taps.count - 1);
-        let from = first.clamp(0, vertical.size as isize);
-        let rows = from as usize..(last + 1).clamp(from, vertical.size as isize) as usize;
-        if rows.is_empty() {
-            return;
-        }
-        let skipped = (rows.start as isize - first) as usize;
-        let input = &input[image * strides.image + groups.start * depth * strides.channel..];
-        for class in 0..padded.classes {
-            let (pixel, valid) = padded.inside(horizontal, class);
-            if valid.is_empty() {
-                continue;
-            }
-            let from = &input[rows.start * strides.row + pixel * strides.column..];
-            let to = &mut prepared[skipped * padded.pitch + class * padded.len + valid.start..];
-            match self.sides.layout {
-                Layout::Nchw => {
-                    let copy = RowCopy {
-                        rows: rows.len(),
-                        by: horizontal.advance,
-                        len: valid.len(),
-                        from_len: (valid.len() - 1) * horizontal.advance + 1,
-                        from_pitch: strides.row,
-                        to_pitch: padded.pitch,
-                    };
-                    for c in 0..groups.len() * depth {
-                        self.sweeper.copy_rows(&copy, &from[c * strides.channel..], &mut to[c * planes.plane..]);
-                    }
-                }
-                Layout::Nhwc => {
-                    let size = [valid.len(), groups.len() * depth];
-                    let pitch = horizontal.advance * strides.column;
-                    for row in 0..rows.len() {
-                        let (from, to) = (&from[row * strides.row..], &mut to[row * padded.pitch..]);
-                        self.transpose.transpose(size, from, pitch, to, planes.plane);
                     }
                 }
             }
@@ -477,10 +422,14 @@ impl Runner {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
             let mut tile_cycles = 0.0;
             for_each_tile(chain, self.sweeper.rows(chain.k), 0..vertical.count, &mut |tile, _| {
-                let (rows, loads) = (tile * chain.k, chain.rows(tile) + chain.k);
-                let (rows, loads) = (rows as f64, loads as f64);
-                let latency = if window.columns.len() > 8 { 4.0 * chain.k as f64 } else { 0.0 };
-                tile_cycles += window.columns.len() as f64 * (rows / 2.0).max(loads / 2.0).max(latency) + 12.0;
+                let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile));
+                // Input rows of a tile that do not stay in L1 come from L2 again for every output channel.
+                let far = self.planes.as_ref().is_some_and(|planes| {
+                    self.sides.output.channels > 1
+                        && self.sides.input.channels * inputs * planes.padded[index].pitch > 2 * L1
+                });
+                let loads = inputs as f64 * if far { 1.2 } else { 0.65 } + 0.5 * chain.k as f64;
+                tile_cycles += window.columns.len() as f64 * ((0.6 * steps).max(loads) + 2.0) + 20.0;
             });
             let outputs = (self.sides.output.channels * self.sides.groups * self.sides.batch) as f64;
             let vectors = match self.planes {
@@ -516,7 +465,6 @@ fn put<'a>(update: Update, to: impl Iterator<Item = &'a mut f32>, from: &[f32]) 
 /// Calls `f(rows, first position)` for tiles of at most `most` rows that cover `positions`: chain by chain, since only every `leap`-th
 /// shares input rows.
 fn for_each_tile(chain: &Chain, most: usize, positions: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
-    let most = if chain.shared { most } else { 1 };
     for start in positions.start..positions.end.min(positions.start + chain.leap) {
         let rows = (positions.end - start).div_ceil(chain.leap);
         let tiles = rows.div_ceil(most);
@@ -528,7 +476,8 @@ fn for_each_tile(chain: &Chain, most: usize, positions: Range<usize>, f: &mut dy
 }
 
 impl Planes {
-    fn new(sides: &Sides, lanes: usize) -> Result<Self, Unsupported> {
+    /// `least` rows of a block are prepared together, if they fit at all.
+    pub(crate) fn new(sides: &Sides, lanes: usize, least: usize) -> Result<Self, Unsupported> {
         let padded = sides.phases.iter().map(|phase| PaddedRow::new(&phase.axes[1], lanes));
         let padded: Vec<PaddedRow> = padded.collect();
         let pitch = padded.iter().map(|padded| padded.pitch).max().unwrap_or(0);
@@ -540,8 +489,8 @@ impl Planes {
         let height = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
         let len = |block: usize| rows(block).saturating_mul(pitch).saturating_mul(sides.input.channels);
         let mut block = height;
-        while block > 8 && len(block) > BLOCK {
-            block = block.div_ceil(2).next_multiple_of(8).min(block - 1);
+        while block > least && len(block) > BLOCK {
+            block = block.div_ceil(2).next_multiple_of(least).min(block - 1);
         }
         while block > 1 && len(block) > MOST {
             block /= 2;
@@ -614,5 +563,65 @@ impl Phased for Runner {
         output.for_each_piece(cuts, par, workspace, self.lane_len(), &|[a, rows, _], mut piece, lane| {
             self.task(&task, [&a, &rows], &mut piece, lane);
         });
+    }
+}
+
+/// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of window `index` read; padding is zero already.
+#[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
+pub(crate) fn prepare(
+    sides: &Sides,
+    window: &Window,
+    planes: &Planes,
+    index: usize,
+    sweeper: &dyn Sweeper,
+    transpose: &dyn Ukernel,
+    input: &[f32],
+    image: usize,
+    groups: &Range<usize>,
+    block: &Range<usize>,
+    prepared: &mut [f32],
+) {
+    let (strides, padded) = (sides.input.strides, &planes.padded[index]);
+    let [vertical, horizontal] = &window.phase.axes;
+    let depth = sides.input.channels;
+    let first = (block.start * vertical.advance) as isize + vertical.taps.d(0);
+    let last = ((block.end - 1) * vertical.advance) as isize + vertical.taps.d(vertical.taps.count - 1);
+    let from = first.clamp(0, vertical.size as isize);
+    let rows = from as usize..(last + 1).clamp(from, vertical.size as isize) as usize;
+    if rows.is_empty() {
+        return;
+    }
+    let skipped = (rows.start as isize - first) as usize;
+    let input = &input[image * strides.image + groups.start * depth * strides.channel..];
+    for class in 0..padded.classes {
+        let (pixel, valid) = padded.inside(horizontal, class);
+        if valid.is_empty() {
+            continue;
+        }
+        let from = &input[rows.start * strides.row + pixel * strides.column..];
+        let to = &mut prepared[skipped * padded.pitch + class * padded.len + valid.start..];
+        match sides.layout {
+            Layout::Nchw => {
+                let copy = RowCopy {
+                    rows: rows.len(),
+                    by: horizontal.advance,
+                    len: valid.len(),
+                    from_len: (valid.len() - 1) * horizontal.advance + 1,
+                    from_pitch: strides.row,
+                    to_pitch: padded.pitch,
+                };
+                for c in 0..groups.len() * depth {
+                    sweeper.copy_rows(&copy, &from[c * strides.channel..], &mut to[c * planes.plane..]);
+                }
+            }
+            Layout::Nhwc => {
+                let size = [valid.len(), groups.len() * depth];
+                let pitch = horizontal.advance * strides.column;
+                for row in 0..rows.len() {
+                    let (from, to) = (&from[row * strides.row..], &mut to[row * padded.pitch..]);
+                    transpose.transpose(size, from, pitch, to, planes.plane);
+                }
+            }
+        }
     }
 }

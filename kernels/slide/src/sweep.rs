@@ -143,6 +143,8 @@ macro_rules! each {
     };
 }
 
+pub(crate) use each;
+
 /// One tile: R rows of one vector. `weights` are those of its columns, `x` is where it reads (without the column), `at` where it is
 /// written, `part` how much of the vector.
 #[inline(always)]

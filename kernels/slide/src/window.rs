@@ -7,7 +7,7 @@ use convolve_core::phase::{AxisPhase, Phase};
 ///
 /// Position `i` of an axis reads `i*advance + d(0) + t*step_d`. Two positions share input rows when they are a multiple of
 /// `leap = step_d / gcd(advance, step_d)` apart; counted in units of `step_d`, neighbours of such a chain are then
-/// `advance / gcd` rows apart. So a dilated window is an ordinary window on every `leap`-th row.
+/// `advance / gcd` rows apart, if that is at most 2. So a dilated window is an ordinary window on every `leap`-th row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chain {
     /// Positions from one row of a tile to the next.
@@ -16,8 +16,6 @@ pub(crate) struct Chain {
     pub(crate) unit: usize,
     /// Rows of a sweep from one output row to the next: 1 or 2.
     pub(crate) stride: usize,
-    /// Whether a sweep may take more than one output row.
-    pub(crate) shared: bool,
     /// The kernel rows, cut into pieces of equal height.
     pub(crate) pieces: usize,
     /// Height of a piece, at most [`MAX_K`].
@@ -29,14 +27,12 @@ impl Chain {
         let count = axis.taps.count;
         let k = (1..=MAX_K).rev().find(|k| count.is_multiple_of(*k)).unwrap_or(1);
         let pieces = count / k;
-        if count == 1 {
-            return Self { leap: 1, unit: axis.advance, stride: 1, shared: true, pieces, k };
-        }
         let (advance, unit) = (axis.advance, axis.taps.step_d);
         let divisor = gcd(advance, unit);
         match advance / divisor {
-            stride @ 1..=2 => Self { leap: unit / divisor, unit, stride, shared: true, pieces, k },
-            _ => Self { leap: 1, unit, stride: 1, shared: false, pieces, k },
+            stride @ 1..=2 if k > 1 => Self { leap: unit / divisor, unit, stride, pieces, k },
+            // Windows that hardly overlap: row by row of the window.
+            _ => Self { leap: 1, unit: advance, stride: 1, pieces: count, k: 1 },
         }
     }
 
@@ -90,7 +86,7 @@ impl Window {
         let list = (0..depth).flat_map(|c| (0..chain.pieces).map(move |piece| (c, piece)));
         let places = list.flat_map(|(c, piece)| (0..axis.taps.count).map(move |t| (c, piece, t)));
         let columns = places.map(|(c, piece, t)| {
-            c * plane + piece * chain.k * chain.unit * rows.pitch + rows.tap(axis, t)
+            c * plane + piece * chain.k * phase.axes[0].taps.step_d * rows.pitch + rows.tap(axis, t)
         });
         let columns: Vec<usize> = columns.collect();
         Self {

@@ -1,0 +1,152 @@
+//! The micro-kernel of the weights' gradient: the sweep with the parts of output and weights exchanged.
+//!
+//! `sums(q)[k] += sum over positions p, rows r < R of  rows[r*ST + k][x(q) + p] * diffs[r][p]`,  q < B columns, k < K kernel rows
+//!
+//! The sums of B columns stay in registers over a whole run of positions, with R rows of `diff_dst` beside them; an input row that is loaded
+//! serves every pair (r, k) with `r*ST + k = i`. Lanes are channels or pixels as in the sweep; where they are pixels the lanes of a
+//! sum are added at the very end.
+
+use crate::sweep::{MAX_K, each};
+use convolve_simd::{Isa, Rows, Simd, dispatch};
+use core::ops::Range;
+
+/// Rows of `diff_dst` of a call.
+pub(crate) const R: usize = 4;
+/// Columns whose sums fit the registers, for 1 to 7 kernel rows: B*K sums, R rows and one input.
+pub(crate) const COLUMNS: [usize; MAX_K] = [6, 4, 3, 2, 2, 1, 1];
+
+/// Everything that one call reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gather<'a> {
+    /// Input rows, (R - 1)*ST + K of them.
+    pub(crate) rows: &'a [&'a [f32]],
+    /// Rows of `diff_dst`, R of them.
+    pub(crate) diffs: &'a [&'a [f32]],
+    /// Where the columns read, relative to the position; modulo 2^64.
+    pub(crate) columns: &'a [usize],
+    /// First position, and how many.
+    pub(crate) positions: [usize; 2],
+    /// Floats from one position to the next, in the input rows and in `diff_dst`.
+    pub(crate) steps: [usize; 2],
+    /// Whether vectors may reach beyond the end of a row: what is there is zero then.
+    pub(crate) part: bool,
+}
+
+/// Gathers of one instruction set.
+pub(crate) trait Gatherer: Send + Sync {
+    /// Adds to `[column][K][LANES]`.
+    fn gather(&self, k: usize, stride: usize, call: &Gather<'_>, sums: &mut [f32]);
+    /// The sum of each LANES neighbours.
+    fn fold(&self, sums: &mut [f32]);
+}
+
+#[inline(always)]
+fn gather<S: Simd, const PART: bool, const K: usize, const ST: usize, const B: usize, const N: usize>(
+    s: S,
+    call: &Gather<'_>,
+    sums: &mut [f32],
+) {
+    let (rows, diffs): (Rows<'_, N>, Rows<'_, R>) = (Rows::new(call.rows), Rows::new(call.diffs));
+    let columns: &[usize; B] = call.columns.first_chunk().unwrap();
+    let sums = &mut sums[..B * K * S::LANES];
+    let mut acc = [[s.splat(0.0); K]; B];
+    for b in 0..B {
+        for k in 0..K {
+            acc[b][k] = s.load(&sums[(b * K + k) * S::LANES..]);
+        }
+    }
+    let [first, count] = call.positions;
+    for position in first..first + count {
+        let at = if PART {
+            diffs.up_to(position * call.steps[1], S::LANES)
+        } else {
+            diffs.at(position * call.steps[1], S::LANES)
+        };
+        let mut diff = [s.splat(0.0); R];
+        for r in 0..R {
+            diff[r] = s.in_order(if PART { s.load_first(at.row(r)) } else { s.load(at.row(r)) });
+        }
+        for b in 0..B {
+            let x = (position * call.steps[0]).wrapping_add(columns[b]);
+            let rows = if PART { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
+            each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 {
+                if I < N {
+                    let value = s.in_order(if PART { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) });
+                    each!(J in 0 1 2 3 4 5 6 {
+                        let r = I.wrapping_sub(J) / ST;
+                        if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
+                            acc[b][J] = s.mul_add(value, diff[r], acc[b][J]);
+                        }
+                    });
+                }
+            });
+        }
+    }
+    for b in 0..B {
+        for k in 0..K {
+            s.store(acc[b][k], &mut sums[(b * K + k) * S::LANES..]);
+        }
+    }
+}
+
+type Entry<S> = fn(S, &Gather<'_>, &mut [f32]);
+
+/// `[stride - 1][k - 1][part][columns - 1]`.
+struct Table<S>(core::marker::PhantomData<S>);
+
+macro_rules! table {
+    ($($k:literal: $($b:literal)*;)*) => { [table!(@stride 1; $($k: $($b)*;)*), table!(@stride 2; $($k: $($b)*;)*)] };
+    (@stride $stride:literal; $($k:literal: $($b:literal)*;)*) => {
+        [$([&[$(table!(@entry false $k $stride $b)),*], &[$(table!(@entry true $k $stride $b)),*]]),*]
+    };
+    (@entry $part:literal $k:literal $stride:literal $b:literal) => {
+        |s, call, sums| s.vectorize(#[inline(always)] |s| {
+            gather::<S, $part, $k, $stride, $b, { (R - 1) * $stride + $k }>(s, call, sums);
+        })
+    };
+}
+
+impl<S: Simd> Table<S> {
+    #[expect(clippy::type_complexity, reason = "a table with four indices")]
+    const ENTRIES: [[[&'static [Entry<S>]; 2]; MAX_K]; 2] = table! {
+        1: 1 2 3 4 5 6;
+        2: 1 2 3 4;
+        3: 1 2 3;
+        4: 1 2;
+        5: 1 2;
+        6: 1;
+        7: 1;
+    };
+}
+
+impl<S: Simd> Gatherer for S {
+    fn gather(&self, k: usize, stride: usize, call: &Gather<'_>, sums: &mut [f32]) {
+        Table::<S>::ENTRIES[stride - 1][k - 1][usize::from(call.part)][call.columns.len() - 1](*self, call, sums);
+    }
+
+    fn fold(&self, sums: &mut [f32]) {
+        self.vectorize(
+            #[inline(always)]
+            |s| {
+                for i in 0..sums.len() / S::LANES {
+                    sums[i] = s.sum(s.load(&sums[i * S::LANES..]));
+                }
+            },
+        );
+    }
+}
+
+/// The gathers of an instruction set.
+pub(crate) fn gatherer(isa: Isa) -> Box<dyn Gatherer> {
+    fn boxed<S: Simd>(s: S) -> Box<dyn Gatherer> {
+        Box::new(s)
+    }
+    dispatch!(isa, s => boxed(s))
+}
+
+/// Cuts a list of columns into blocks whose sums fit the registers.
+pub(crate) fn blocks(k: usize, columns: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let most = COLUMNS[k - 1];
+    let end = columns.end;
+    columns.step_by(most).map(move |start| start..end.min(start + most))
+}

@@ -1,0 +1,382 @@
+//! Backward-weights: `diff_weights[oc, ic, kh, kw] = sum over n, oh, ow of diff_dst[n, oc, oh, ow] * src[n, ic, ih, iw]`, by gathers.
+//!
+//! ```text
+//! for each task: some output channels, all their weights                          (parallel; nobody shares a weight)
+//!     for each image, for each block of output rows                                (in order: the sum has one order)
+//!         lanes are pixels: prepare the input rows of the group (and in NHWC those of diff_dst) as planes
+//!         for each vector of channels, or each output channel
+//!             for each block of columns, for each four rows: one gather            (a run of positions in registers)
+//!     add the lanes of each sum, where they are pixels, and write it in the order of the weights
+//! ```
+//!
+//! Where fewer than four rows are left the rest are rows of zeros, so a `src` that is not finite may make NaN in more weights than its own.
+
+use crate::Slide;
+use crate::gather::{Gather, Gatherer, R, blocks, gatherer};
+use crate::run::{Planes, prepare};
+use crate::sweep::{MAX_ROWS, Sweeper, sweeper};
+use crate::window::{PaddedRow, Window};
+use convolve_core::{
+    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute, Geometry,
+    Layout, Par, Problem, Sides, Unsupported, Update, WeightLayout, lines,
+};
+use convolve_gemm::{Ukernel, ukernel};
+use core::ops::Range;
+
+impl Algorithm<BackwardWeights> for Slide {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+        Ok(Runner::new(problem)?.estimate())
+    }
+
+    fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
+        Box::new(Runner::new(problem).expect("accepted by `estimate`"))
+    }
+}
+
+struct Runner {
+    geometry: Geometry,
+    sides: Sides,
+    gatherer: Box<dyn Gatherer>,
+    sweeper: Box<dyn Sweeper>,
+    transpose: Box<dyn Ukernel>,
+    window: Window,
+    /// How rows are prepared where lanes are pixels.
+    planes: Option<Planes>,
+    /// Output channels of a task.
+    channels: usize,
+    threads: usize,
+}
+
+/// Output rows whose input rows are prepared together.
+const ROWS: usize = 4 * R;
+/// At least that many tasks.
+const TASKS: usize = 8;
+/// Most floats of the sums of a task.
+const SUMS: usize = 1 << 17;
+
+impl Runner {
+    fn new(problem: &Problem) -> Result<Self, Unsupported> {
+        let geometry = problem.geometry;
+        let (gatherer, sweeper) = (gatherer(problem.isa), sweeper(problem.isa));
+        let lanes = sweeper.lanes();
+        let by_channels = match geometry.conv().layout {
+            Layout::Nhwc => Sides::depthwise(&geometry, Direction::Forward),
+            Layout::Nchw => None,
+        };
+        let by_channels =
+            by_channels.filter(|sides| Window::channels(&sides.phases[0], 1, 1).chain.pieces == 1);
+        let outputs = geometry.conv().out_channels;
+        let tasks = if geometry.macs() < 1 << 20 { 1 } else { TASKS };
+        let (sides, window, planes, channels) = match by_channels {
+            Some(sides) => {
+                let window = Window::channels(&sides.phases[0], sides.input.channels, lanes);
+                // Two vectors are a cache line.
+                (sides, window, None, outputs.div_ceil(tasks).next_multiple_of(2 * lanes))
+            }
+            None => {
+                let sides = Sides::new(&geometry, Direction::Forward);
+                let phase = &sides.phases[0];
+                let chain = crate::window::Chain::new(&phase.axes[0]);
+                let planes = Planes::new(&sides, lanes, ROWS.max(R * chain.leap))?;
+                let window =
+                    Window::planes(phase, sides.input.channels, &planes.padded[0], planes.plane, lanes);
+                let share = outputs.div_ceil(tasks);
+                let group = sides.output.channels;
+                let share = if group == 1 || share > group { share.next_multiple_of(group) } else { share };
+                (sides, window, Some(planes), share)
+            }
+        };
+        let runner = Self {
+            geometry,
+            sides,
+            gatherer,
+            sweeper,
+            transpose: ukernel(problem.isa, outputs),
+            window,
+            planes,
+            channels: channels.clamp(1, outputs),
+            threads: problem.threads,
+        };
+        match runner.sums_len() <= SUMS {
+            true => Ok(runner),
+            false => Err(Unsupported("the sums of a task do not fit a second-level cache")),
+        }
+    }
+
+    /// Floats of the sums of one output channel (or vector of them).
+    fn panel(&self) -> usize {
+        self.window.columns.len() * self.window.chain.k * self.sweeper.lanes()
+    }
+
+    fn sums_len(&self) -> usize {
+        match self.planes {
+            None => self.channels.div_ceil(self.sweeper.lanes()) * self.panel(),
+            Some(_) => self.channels * self.panel(),
+        }
+    }
+
+    fn zeros_len(&self) -> usize {
+        let row = match self.planes {
+            None => self.sides.input.strides.row,
+            Some(_) => self.prepared_len(),
+        };
+        row.max(self.diffs().0)
+    }
+
+    /// Floats of a row of `diff_dst` as it is read, and those of all prepared ones.
+    fn diffs(&self) -> (usize, usize) {
+        let (width, lanes) = (self.sides.output.size[1], self.sweeper.lanes());
+        match (&self.planes, self.sides.layout) {
+            (None, _) => (self.sides.output.strides.row, 0),
+            (Some(_), Layout::Nchw) => (width, 0),
+            (Some(planes), Layout::Nhwc) => {
+                let row = width.next_multiple_of(lanes);
+                (row, self.channels.min(self.sides.output.channels) * planes.block * row)
+            }
+        }
+    }
+
+    fn prepared_len(&self) -> usize {
+        self.planes.as_ref().map_or(0, |planes| planes.plane * self.sides.input.channels)
+    }
+
+    fn lane_len(&self) -> usize {
+        lines(self.sums_len()) + lines(self.zeros_len()) + lines(self.prepared_len()) + lines(self.diffs().1)
+    }
+
+    /// The sums of some output channels: `[vector or channel][column][K][LANES]`.
+    fn task(&self, src: &[f32], diff_dst: &[f32], channels: &Range<usize>, lane: &mut [f32]) {
+        let (sums, lane) = lane.split_at_mut(lines(self.sums_len()));
+        let (zeros, lane) = lane.split_at_mut(lines(self.zeros_len()));
+        let (prepared, diffs) = lane.split_at_mut(lines(self.prepared_len()));
+        sums.fill(0.0);
+        zeros.fill(0.0);
+        for image in 0..self.sides.batch {
+            match &self.planes {
+                None => self.by_channels(src, diff_dst, image, channels, zeros, sums),
+                Some(planes) => {
+                    let group = self.sides.output.channels;
+                    let mut start = channels.start;
+                    while start < channels.end {
+                        let end = channels.end.min((start / group + 1) * group);
+                        let sums = &mut sums[(start - channels.start) * self.panel()..];
+                        self.by_planes(src, diff_dst, planes, image, &(start..end), zeros, prepared, diffs, sums);
+                        start = end;
+                    }
+                }
+            }
+        }
+    }
+
+    fn by_channels(
+        &self,
+        src: &[f32],
+        diff_dst: &[f32],
+        image: usize,
+        channels: &Range<usize>,
+        zeros: &[f32],
+        sums: &mut [f32],
+    ) {
+        let (from, to, lanes) = (self.sides.input.strides, self.sides.output.strides, self.sweeper.lanes());
+        let [height, out_height] = [self.sides.input.size[0], self.sides.output.size[0]];
+        let (src, diff_dst) = (&src[image * from.image..], &diff_dst[image * to.image..]);
+        let (window, chain, axis) = (&self.window, &self.window.chain, &self.window.phase.axes[0]);
+        for_each_rows(chain.leap, 0..out_height, &mut |first, count| {
+            for (vector, sums) in channels.clone().step_by(lanes).zip(sums.chunks_exact_mut(self.panel())) {
+                let inputs = core::array::from_fn::<_, MAX_ROWS, _>(|i| {
+                    let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
+                    match (0..height as isize).contains(&row) {
+                        true => &src[row as usize * from.row + vector..(row as usize + 1) * from.row],
+                        false => &zeros[vector..from.row],
+                    }
+                });
+                let diffs = core::array::from_fn::<_, R, _>(|r| match r < count {
+                    true => &diff_dst[(first + r * chain.leap) * to.row + vector..][..to.row - vector],
+                    false => &zeros[vector..to.row],
+                });
+                for span in &window.spans {
+                    for columns in blocks(chain.k, span.columns.clone()) {
+                        let call = Gather {
+                            rows: &inputs[..chain.rows(R)],
+                            diffs: &diffs,
+                            columns: &window.columns[columns.clone()],
+                            positions: [span.positions.start, span.positions.len()],
+                            steps: [window.advance, to.column],
+                            part: vector + lanes > self.sides.output.channels,
+                        };
+                        let sums = &mut sums[columns.start * chain.k * lanes..];
+                        self.gatherer.gather(chain.k, chain.stride, &call, sums);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Output channels of one group.
+    #[expect(clippy::too_many_arguments, reason = "what, and with which memory")]
+    fn by_planes(
+        &self,
+        src: &[f32],
+        diff_dst: &[f32],
+        planes: &Planes,
+        image: usize,
+        channels: &Range<usize>,
+        zeros: &[f32],
+        prepared: &mut [f32],
+        diffs: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let (to, lanes, [height, width]) =
+            (self.sides.output.strides, self.sweeper.lanes(), self.sides.output.size);
+        let (window, chain, axis) = (&self.window, &self.window.chain, &self.window.phase.axes[0]);
+        let group = channels.start / self.sides.output.channels;
+        let (pitch, diff_dst) = (planes.padded[0].pitch, &diff_dst[image * to.image..]);
+        let diff_row = self.diffs().0;
+        for start in (0..height).step_by(planes.block) {
+            let block = start..height.min(start + planes.block);
+            prepared.fill(0.0);
+            let sides = &self.sides;
+            let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
+            prepare(sides, window, planes, 0, sweeper, transpose, src, image, &(group..group + 1), &block, prepared);
+            if sides.layout == Layout::Nhwc {
+                for (i, row) in block.clone().enumerate() {
+                    let from = &diff_dst[row * to.row + channels.start..];
+                    let size = [width, channels.len()];
+                    transpose.transpose(size, from, to.column, &mut diffs[i * diff_row..], planes.block * diff_row);
+                }
+            }
+            for_each_rows(chain.leap, block.clone(), &mut |first, count| {
+                let position = first - block.start;
+                let inputs = core::array::from_fn::<_, MAX_ROWS, _>(|i| {
+                    let at = (position * axis.advance + i * chain.unit) * pitch;
+                    if i < chain.rows(count) { &prepared[at..] } else { zeros }
+                });
+                for (channel, sums) in channels.clone().zip(sums.chunks_exact_mut(self.panel())) {
+                    let diffs = core::array::from_fn::<_, R, _>(|r| match (r < count, sides.layout) {
+                        (false, _) => &zeros[..width],
+                        (true, Layout::Nchw) => {
+                            let row = first + r * chain.leap;
+                            &diff_dst[channel * to.channel + row * to.row..][..width]
+                        }
+                        (true, Layout::Nhwc) => {
+                            let row = (channel - channels.start) * planes.block + position + r * chain.leap;
+                            &diffs[row * diff_row..][..width]
+                        }
+                    });
+                    for columns in blocks(chain.k, 0..window.columns.len()) {
+                        let sums = &mut sums[columns.start * chain.k * lanes..];
+                        let whole = width / lanes;
+                        for (positions, part) in [([0, whole], false), ([whole, 1], true)] {
+                            if positions[1] == 0 || (part && width.is_multiple_of(lanes)) {
+                                continue;
+                            }
+                            let call = Gather {
+                                rows: &inputs[..chain.rows(R)],
+                                diffs: &diffs,
+                                columns: &window.columns[columns.clone()],
+                                positions,
+                                steps: [lanes, lanes],
+                                part,
+                            };
+                            self.gatherer.gather(chain.k, chain.stride, &call, sums);
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    /// Writes or adds the sums of a task to its box of the gradient.
+    fn deliver(&self, channels: &Range<usize>, sums: &mut [f32], update: Update, piece: &mut BlockMut<'_, f32>) {
+        let (lanes, k, conv) = (self.sweeper.lanes(), self.window.chain.k, self.geometry.conv());
+        let sums = &mut sums[..self.sums_len()];
+        if self.planes.is_some() {
+            self.gatherer.fold(sums);
+        }
+        let ([height, width], depth) = (conv.kernel, self.geometry.group_in());
+        let pieces = height / k;
+        for o in 0..channels.len() {
+            for (c, y, x) in (0..depth).flat_map(|c| (0..height * width).map(move |tap| (c, tap / width, tap % width))) {
+                let column = (c * pieces + y / k) * width + x;
+                let sum = match self.planes {
+                    None => sums[o / lanes * self.panel() + (column * k + y % k) * lanes + o % lanes],
+                    Some(_) => sums[(o * self.window.columns.len() + column) * k + y % k],
+                };
+                let tap = y * width + x;
+                let to = match conv.weight_layout {
+                    WeightLayout::Oihw => &mut piece.row(o, 0)[c * height * width + tap],
+                    WeightLayout::Ohwi => &mut piece.row(o, tap)[c],
+                    WeightLayout::Hwio => &mut piece.row(tap, c)[o],
+                };
+                *to = if update == Update::Accumulate { *to + sum } else { sum };
+            }
+        }
+    }
+
+    fn estimate(&self) -> Estimate {
+        let (window, chain) = (&self.window, &self.window.chain);
+        let lanes = self.sweeper.lanes() as f64;
+        let [height, width] = self.sides.output.size;
+        let outputs = (self.geometry.conv().out_channels * self.sides.batch) as f64;
+        let groups = height.div_ceil(R) as f64;
+        let inputs = chain.rows(R) as f64;
+        let (steps, loads) = ((R * chain.k) as f64 * 0.55, 0.6 * inputs + 1.0);
+        let column = steps.max(loads);
+        let calls = window.columns.len().div_ceil(crate::gather::COLUMNS[chain.k - 1]) as f64;
+        let cycles = match &self.planes {
+            None => {
+                let run = width as f64 * window.columns.len() as f64 * column;
+                outputs / lanes * groups * (run + calls * window.spans.len() as f64 * 60.0)
+            }
+            Some(planes) => {
+                let vectors = (width as f64 / lanes).ceil();
+                let parts = if (width as f64 / lanes).fract() > 0.0 { 2.0 } else { 1.0 };
+                let run = vectors * window.columns.len() as f64 * column;
+                let tasks = outputs / self.channels.min(self.sides.output.channels) as f64;
+                let blocks = height.div_ceil(planes.block) as f64;
+                let copies = self.sides.input.channels as f64 * planes.reach as f64
+                    * (planes.padded[0].pitch as f64 / lanes)
+                    * if self.sides.layout == Layout::Nhwc { 4.0 } else { 1.5 * self.geometry.conv().stride[1].min(4) as f64 };
+                let diffs = if self.sides.layout == Layout::Nhwc { (height * width) as f64 / lanes * 3.0 } else { 0.0 };
+                outputs * (groups * (run + calls * parts * (40.0 + 2.0 * (chain.k * 3) as f64)) + diffs) + tasks * blocks * copies
+            }
+        };
+        Estimate { ns: cycles / 3.5, workspace: self.lane_len() * self.threads, packed: 0 }
+    }
+}
+
+/// Calls `f(first row, rows)` for up to R rows, `leap` apart, that cover `rows`.
+fn for_each_rows(leap: usize, rows: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
+    for start in rows.start..rows.end.min(rows.start + leap) {
+        for first in (start..rows.end).step_by(R * leap) {
+            f(first, (rows.end - first).div_ceil(leap).min(R));
+        }
+    }
+}
+
+impl Execute<BackwardWeights> for Runner {
+    fn workspace_len(&self) -> usize {
+        self.lane_len().saturating_mul(self.threads)
+    }
+
+    fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
+        let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
+        let (conv, taps, ic) = (self.geometry.conv(), self.geometry.taps(), self.geometry.group_in());
+        let cut = Cut { unit: conv.out_channels, block: self.channels };
+        let (extent, cuts) = match conv.weight_layout {
+            WeightLayout::Oihw => ([conv.out_channels, 1, ic * taps], [cut, Cut::whole(1), Cut::whole(ic * taps)]),
+            WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [cut, Cut::whole(taps), Cut::whole(ic)]),
+            WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), Cut::whole(ic), cut]),
+        };
+        let gradient = BlockMut::new(diff_weights, extent);
+        gradient.for_each_piece(cuts, par, workspace, self.lane_len(), &|[a, _, c], mut piece, lane| {
+            let channels = if conv.weight_layout == WeightLayout::Hwio { c } else { a };
+            self.task(src, diff_dst, &channels, lane);
+            self.deliver(&channels, lane, update, &mut piece);
+        });
+    }
+}
