@@ -75,9 +75,10 @@ fn gather<S: Simd, const PART: bool, const K: usize, const ST: usize, const B: u
                     each!(J in 0 1 2 3 4 5 6 {
                         let r = I.wrapping_sub(J) / ST;
                         if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
-                            acc[b][J] = s.mul_add(value, diff[r], acc[b][J]);
+                            acc[b][J] = s.in_order(s.mul_add(value, diff[r], acc[b][J]));
                         }
                     });
+                    s.in_order(value);
                 }
             });
         }

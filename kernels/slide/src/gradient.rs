@@ -15,7 +15,7 @@ use crate::Slide;
 use crate::gather::{Gather, Gatherer, R, blocks, gatherer};
 use crate::run::{Planes, prepare};
 use crate::sweep::{MAX_ROWS, Sweeper, sweeper};
-use crate::window::{PaddedRow, Window};
+use crate::window::Window;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute, Geometry,
     Layout, Par, Problem, Sides, Unsupported, Update, WeightLayout, lines,

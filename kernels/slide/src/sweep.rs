@@ -190,9 +190,12 @@ fn tile<
                 each!(J in 0 1 2 3 4 5 6 {
                     let r = I.wrapping_sub(J) / ST;
                     if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
-                        acc[r] = s.mul_add(value, w[J], acc[r]);
+                        // In order: a step that nothing waits for would be put off, and its operands kept.
+                        acc[r] = s.in_order(s.mul_add(value, w[J], acc[r]));
                     }
                 });
+                // Read once more, so that no sum moves into its register: each would need a copy at the end of the round.
+                s.in_order(value);
             }
         });
     }
