@@ -207,25 +207,55 @@ impl OneDnn {
         }
         let mut name: *const c_char = null();
         // SAFETY: this query writes a pointer to a string that the descriptor owns.
-        check(unsafe { (self.functions.primitive_desc_query)(desc, IMPLEMENTATION, 0, (&raw mut name).cast()) })?;
+        check(unsafe {
+            (self.functions.primitive_desc_query)(desc, IMPLEMENTATION, 0, (&raw mut name).cast())
+        })?;
         // SAFETY: it ends with a zero.
         let implementation = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
         let primitive = self.primitive(desc)?;
-        Ok(Convolution { one: self, primitive, arguments, result, result_desc, plain_desc: plain[written], implementation })
+        Ok(Convolution {
+            one: self,
+            primitive,
+            arguments,
+            result,
+            result_desc,
+            plain_desc: plain[written],
+            implementation,
+        })
     }
 
-    fn describe(&self, geometry: &Geometry, pass: AnyPass, src: Handle, weights: Handle, dst: Handle) -> Result<Handle, String> {
+    fn describe(
+        &self,
+        geometry: &Geometry,
+        pass: AnyPass,
+        src: Handle,
+        weights: Handle,
+        dst: Handle,
+    ) -> Result<Handle, String> {
         let (conv, none, f) = (geometry.conv(), core::ptr::null_mut(), &self.functions);
         let [vertical, horizontal] = geometry.padding();
         let strides = dims(&conv.stride);
         let dilations = dims(&conv.dilation.map(|dilation| dilation - 1));
         let (before, after) = (dims(&[vertical[0], horizontal[0]]), dims(&[vertical[1], horizontal[1]]));
         let (s, d, l, r) = (strides.as_ptr(), dilations.as_ptr(), before.as_ptr(), after.as_ptr());
-        let (mut desc, kind) = (none, if pass == AnyPass::Forward { FORWARD_INFERENCE } else { FORWARD_TRAINING });
+        let (mut desc, kind) =
+            (none, if pass == AnyPass::Forward { FORWARD_INFERENCE } else { FORWARD_TRAINING });
         // SAFETY: descriptors are valid, arrays have 12 elements, there is no bias and there are no attributes.
         let forward = unsafe {
             (f.convolution_forward_primitive_desc_create)(
-                &mut desc, self.engine, kind, DIRECT, src, weights, none, dst, s, d, l, r, none,
+                &mut desc,
+                self.engine,
+                kind,
+                DIRECT,
+                src,
+                weights,
+                none,
+                dst,
+                s,
+                d,
+                l,
+                r,
+                none,
             )
         };
         check(forward)?;
@@ -236,7 +266,18 @@ impl OneDnn {
                 // SAFETY: as above; the hint is the forward descriptor.
                 check(unsafe {
                     (f.convolution_backward_data_primitive_desc_create)(
-                        &mut desc, self.engine, DIRECT, src, weights, dst, s, d, l, r, hint, none,
+                        &mut desc,
+                        self.engine,
+                        DIRECT,
+                        src,
+                        weights,
+                        dst,
+                        s,
+                        d,
+                        l,
+                        r,
+                        hint,
+                        none,
                     )
                 })?;
             }
@@ -244,7 +285,19 @@ impl OneDnn {
                 // SAFETY: as above; the hint is the forward descriptor.
                 check(unsafe {
                     (f.convolution_backward_weights_primitive_desc_create)(
-                        &mut desc, self.engine, DIRECT, src, weights, none, dst, s, d, l, r, hint, none,
+                        &mut desc,
+                        self.engine,
+                        DIRECT,
+                        src,
+                        weights,
+                        none,
+                        dst,
+                        s,
+                        d,
+                        l,
+                        r,
+                        hint,
+                        none,
                     )
                 })?;
             }
@@ -256,7 +309,13 @@ impl OneDnn {
         let mut md = core::ptr::null_mut();
         // SAFETY: both arrays have 12 elements, more than the rank.
         check(unsafe {
-            (self.functions.memory_desc_create_with_strides)(&mut md, *rank, dims.as_ptr(), F32, strides.as_ptr())
+            (self.functions.memory_desc_create_with_strides)(
+                &mut md,
+                *rank,
+                dims.as_ptr(),
+                F32,
+                strides.as_ptr(),
+            )
         })?;
         Ok(md)
     }
@@ -264,7 +323,9 @@ impl OneDnn {
     fn any(&self, (dims, _, rank): &(Dims, Dims, c_int)) -> Result<Handle, String> {
         let mut md = core::ptr::null_mut();
         // SAFETY: the array has 12 elements, more than the rank.
-        check(unsafe { (self.functions.memory_desc_create_with_tag)(&mut md, *rank, dims.as_ptr(), F32, ANY) })?;
+        check(unsafe {
+            (self.functions.memory_desc_create_with_tag)(&mut md, *rank, dims.as_ptr(), F32, ANY)
+        })?;
         Ok(md)
     }
 

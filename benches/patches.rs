@@ -82,7 +82,8 @@ mod tests {
     fn equals_the_definition() {
         for layout in Layout::ALL {
             for weight_layout in [WeightLayout::Oihw, WeightLayout::Hwio] {
-                let conv = Conv2d::new(6, 4, [3, 2]).groups(2).batch(2).input([7, 6]).stride([2, 1]).padding(1);
+                let conv =
+                    Conv2d::new(6, 4, [3, 2]).groups(2).batch(2).input([7, 6]).stride([2, 1]).padding(1);
                 let geometry = conv.layout(layout).weight_layout(weight_layout).geometry().unwrap();
                 let numbers = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<_>>();
                 let (src, weights) = (numbers(geometry.src_len()), numbers(geometry.weights_len()));

@@ -56,7 +56,9 @@ fn main() -> io::Result<()> {
         let onednn = path.map(|path| OneDnn::open(path).unwrap_or_else(|error| refuse(&error)));
         session.header()?;
         if onednn.is_none() {
-            println!("oneDNN:   not measured; `scripts/onednn` fetches it, `--onednn FILE` or CONVOLVE_ONEDNN names it");
+            println!(
+                "oneDNN:   not measured; `scripts/onednn` fetches it, `--onednn FILE` or CONVOLVE_ONEDNN names it"
+            );
         }
         let mut all: Vec<PeerRow> = Vec::new();
         session.for_each(|session, layouts, pass| {
@@ -162,7 +164,10 @@ fn agree(problem: &NamedProblem, pass: AnyPass, operands: &Operands, peer: &str,
         let distance = f64::from(*a) - f64::from(*b);
         // Written so that NaN fails.
         if !(distance.abs() <= bound) {
-            refuse(&format!("{} {problem}, {peer}: element {i} is {b}, ours {a}: not the same convolution", pass.name()));
+            refuse(&format!(
+                "{} {problem}, {peer}: element {i} is {b}, ours {a}: not the same convolution",
+                pass.name()
+            ));
         }
     }
 }
@@ -190,7 +195,8 @@ fn comparison(rows: &[PeerRow]) -> String {
     for row in rows.iter().filter(|row| row.row.algorithm != OURS) {
         groups.entry((&row.row.layout, row.row.pass, row.row.algorithm)).or_default().push(row.ratio);
     }
-    let mut ratios = table::new(&["against", "problems", "time / ours, geometric mean", "least", "faster than ours"]);
+    let mut ratios =
+        table::new(&["against", "problems", "time / ours, geometric mean", "least", "faster than ours"]);
     for ((layout, pass, peer), ratio) in &groups {
         let least = ratio.iter().copied().fold(f64::INFINITY, f64::min);
         let faster = ratio.iter().filter(|ratio| **ratio < 1.0).count();

@@ -65,7 +65,6 @@ pub fn refuse(sentence: &str) -> ! {
     Args::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit()
 }
 
-
 impl Session<'_> {
     /// Who measures, where, how.
     ///

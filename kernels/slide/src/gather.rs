@@ -22,14 +22,28 @@ pub(crate) struct Gather<'a> {
     pub(crate) rows: &'a [&'a [f32]],
     /// Rows of `diff_dst`, R of them.
     pub(crate) diffs: &'a [&'a [f32]],
-    /// Where the columns read, relative to the position; modulo 2^64.
-    pub(crate) columns: &'a [usize],
-    /// First position, and how many.
-    pub(crate) positions: [usize; 2],
+    /// Columns of the window.
+    pub(crate) columns: &'a [Column],
+    /// Positions of a row.
+    pub(crate) positions: usize,
     /// Floats from one position to the next, in the input rows and in `diff_dst`.
     pub(crate) steps: [usize; 2],
+    /// Groups of R rows, one after the other.
+    pub(crate) groups: usize,
+    /// Floats from one group to the next, in the input rows and in `diff_dst`.
+    pub(crate) group_steps: [usize; 2],
     /// Whether vectors may reach beyond the end of a row: what is there is zero then.
     pub(crate) part: bool,
+}
+
+/// A column of the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Column {
+    /// Where it reads, relative to the position; modulo 2^64.
+    pub(crate) offset: usize,
+    /// First position at which it lies inside the image, and how many there are.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
 }
 
 /// Gathers of one instruction set.
@@ -47,7 +61,7 @@ fn gather<S: Simd, const PART: bool, const K: usize, const ST: usize, const B: u
     sums: &mut [f32],
 ) {
     let (rows, diffs): (Rows<'_, N>, Rows<'_, R>) = (Rows::new(call.rows), Rows::new(call.diffs));
-    let columns: &[usize; B] = call.columns.first_chunk().unwrap();
+    let columns: &[Column; B] = call.columns.first_chunk().unwrap();
     let sums = &mut sums[..B * K * S::LANES];
     let mut acc = [[s.splat(0.0); K]; B];
     for b in 0..B {
@@ -55,30 +69,32 @@ fn gather<S: Simd, const PART: bool, const K: usize, const ST: usize, const B: u
             acc[b][k] = s.load(&sums[(b * K + k) * S::LANES..]);
         }
     }
-    let [first, count] = call.positions;
-    for position in first..first + count {
-        let at = if PART {
-            diffs.up_to(position * call.steps[1], S::LANES)
-        } else {
-            diffs.at(position * call.steps[1], S::LANES)
-        };
-        let mut diff = [s.splat(0.0); R];
-        for r in 0..R {
-            diff[r] = s.in_order(if PART { s.load_first(at.row(r)) } else { s.load(at.row(r)) });
-        }
-        for b in 0..B {
-            let x = (position * call.steps[0]).wrapping_add(columns[b]);
-            let rows = if PART { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
-            each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 {
-                if I < N {
-                    let value = s.in_order(if PART { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) });
-                    each!(J in 0 1 2 3 4 5 6 {
-                        let r = I.wrapping_sub(J) / ST;
-                        if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
-                            acc[b][J] = s.in_order(s.mul_add(value, diff[r], acc[b][J]));
+    for group in 0..call.groups {
+        let start = call.group_steps.map(|step| group * step);
+        for position in 0..call.positions {
+            let at = start[1] + position * call.steps[1];
+            let at = if PART { diffs.up_to(at, S::LANES) } else { diffs.at(at, S::LANES) };
+            let mut diff = [s.splat(0.0); R];
+            for r in 0..R {
+                diff[r] = s.in_order(if PART { s.load_first(at.row(r)) } else { s.load(at.row(r)) });
+            }
+            let x = start[0] + position * call.steps[0];
+            each!(Q in 0 1 2 3 4 5 {
+                if Q < B && position.wrapping_sub(columns[Q].first) < columns[Q].count {
+                    let x = x.wrapping_add(columns[Q].offset);
+                    let rows = if PART { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
+                    each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 {
+                        if I < N {
+                            let value = s.in_order(if PART { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) });
+                            each!(J in 0 1 2 3 4 5 6 {
+                                let r = I.wrapping_sub(J) / ST;
+                                if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
+                                    acc[Q][J] = s.in_order(s.mul_add(value, diff[r], acc[Q][J]));
+                                }
+                            });
+                            s.in_order(value);
                         }
                     });
-                    s.in_order(value);
                 }
             });
         }
@@ -122,7 +138,9 @@ impl<S: Simd> Table<S> {
 
 impl<S: Simd> Gatherer for S {
     fn gather(&self, k: usize, stride: usize, call: &Gather<'_>, sums: &mut [f32]) {
-        Table::<S>::ENTRIES[stride - 1][k - 1][usize::from(call.part)][call.columns.len() - 1](*self, call, sums);
+        Table::<S>::ENTRIES[stride - 1][k - 1][usize::from(call.part)][call.columns.len() - 1](
+            *self, call, sums,
+        );
     }
 
     fn fold(&self, sums: &mut [f32]) {
@@ -146,8 +164,7 @@ pub(crate) fn gatherer(isa: Isa) -> Box<dyn Gatherer> {
 }
 
 /// Cuts a list of columns into blocks whose sums fit the registers.
-pub(crate) fn blocks(k: usize, columns: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn blocks(k: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
     let most = COLUMNS[k - 1];
-    let end = columns.end;
-    columns.step_by(most).map(move |start| start..end.min(start + most))
+    (0..columns).step_by(most).map(move |start| start..columns.min(start + most))
 }

@@ -12,9 +12,9 @@
 //! Where fewer than four rows are left the rest are rows of zeros, so a `src` that is not finite may make NaN in more weights than its own.
 
 use crate::Slide;
-use crate::gather::{Gather, Gatherer, R, blocks, gatherer};
+use crate::gather::{Column, Gather, Gatherer, R, blocks, gatherer};
 use crate::run::{Planes, prepare};
-use crate::sweep::{MAX_ROWS, Sweeper, sweeper};
+use crate::sweep::{MAX_ROWS, RowCopy, Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute, Geometry,
@@ -44,6 +44,9 @@ struct Runner {
     sweeper: Box<dyn Sweeper>,
     transpose: Box<dyn Ukernel>,
     window: Window,
+    columns: Vec<Column>,
+    /// Where the sums `[column][K]` have the weight `[input channel][tap]`.
+    places: Vec<usize>,
     /// How rows are prepared where lanes are pixels.
     planes: Option<Planes>,
     /// Output channels of a task.
@@ -55,6 +58,8 @@ struct Runner {
 const ROWS: usize = 4 * R;
 /// At least that many tasks.
 const TASKS: usize = 8;
+/// Floats of rows that are read again for the next vector of channels: three quarters of a first-level cache.
+const L1: usize = 6 << 10;
 /// Most floats of the sums of a task.
 const SUMS: usize = 1 << 17;
 
@@ -90,8 +95,11 @@ impl Runner {
                 (sides, window, Some(planes), share)
             }
         };
+        let columns = columns(&window, sides.output.size[1], planes.is_some());
         let runner = Self {
             geometry,
+            columns,
+            places: places(&window, geometry.conv().kernel, geometry.group_in()),
             sides,
             gatherer,
             sweeper,
@@ -127,15 +135,20 @@ impl Runner {
         row.max(self.diffs().0)
     }
 
-    /// Floats of a row of `diff_dst` as it is read, and those of all prepared ones.
+    /// Whether `diff_dst` is copied to planes whose rows are whole vectors, zeros behind the last pixel.
+    fn copies(&self) -> bool {
+        let ragged = !self.sides.output.size[1].is_multiple_of(self.sweeper.lanes());
+        self.planes.is_some() && (self.sides.layout == Layout::Nhwc || ragged)
+    }
+
+    /// Floats of a row of `diff_dst` as it is read, and those of all copied ones.
     fn diffs(&self) -> (usize, usize) {
-        let (width, lanes) = (self.sides.output.size[1], self.sweeper.lanes());
-        match (&self.planes, self.sides.layout) {
-            (None, _) => (self.sides.output.strides.row, 0),
-            (Some(_), Layout::Nchw) => (width, 0),
-            (Some(planes), Layout::Nhwc) => {
-                let row = width.next_multiple_of(lanes);
-                (row, self.channels.min(self.sides.output.channels) * planes.block * row)
+        match &self.planes {
+            None => (self.sides.output.strides.row, 0),
+            Some(planes) => {
+                let row = self.sides.output.size[1].next_multiple_of(self.sweeper.lanes());
+                let rows = self.channels.min(self.sides.output.channels) * planes.block;
+                (row, if self.copies() { rows * row } else { 0 })
             }
         }
     }
@@ -155,6 +168,7 @@ impl Runner {
         let (prepared, diffs) = lane.split_at_mut(lines(self.prepared_len()));
         sums.fill(0.0);
         zeros.fill(0.0);
+        diffs.fill(0.0);
         for image in 0..self.sides.batch {
             match &self.planes {
                 None => self.by_channels(src, diff_dst, image, channels, zeros, sums),
@@ -164,7 +178,17 @@ impl Runner {
                     while start < channels.end {
                         let end = channels.end.min((start / group + 1) * group);
                         let sums = &mut sums[(start - channels.start) * self.panel()..];
-                        self.by_planes(src, diff_dst, planes, image, &(start..end), zeros, prepared, diffs, sums);
+                        self.by_planes(
+                            src,
+                            diff_dst,
+                            planes,
+                            image,
+                            &(start..end),
+                            zeros,
+                            prepared,
+                            diffs,
+                            sums,
+                        );
                         start = end;
                     }
                 }
@@ -185,32 +209,45 @@ impl Runner {
         let [height, out_height] = [self.sides.input.size[0], self.sides.output.size[0]];
         let (src, diff_dst) = (&src[image * from.image..], &diff_dst[image * to.image..]);
         let (window, chain, axis) = (&self.window, &self.window.chain, &self.window.phase.axes[0]);
-        for_each_rows(chain.leap, 0..out_height, &mut |first, count| {
+        let input = |first: usize, i: usize| {
+            let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
+            (0..height as isize).contains(&row).then_some(row as usize * from.row)
+        };
+        let inside = |first: usize| input(first, 0).is_some() && input(first, chain.rows(R) - 1).is_some();
+        // Vectors of channels that share cache lines follow each other while the lines are still in L1.
+        let line = 2 * lanes * self.sides.output.size[1] * (R + chain.rows(R));
+        let most = (L1 / line).max(1);
+        for_each_rows(chain.leap, 0..out_height, most, &inside, &mut |Rows { first, count, groups }| {
             for (vector, sums) in channels.clone().step_by(lanes).zip(sums.chunks_exact_mut(self.panel())) {
-                let inputs = core::array::from_fn::<_, MAX_ROWS, _>(|i| {
-                    let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
-                    match (0..height as isize).contains(&row) {
-                        true => &src[row as usize * from.row + vector..(row as usize + 1) * from.row],
-                        false => &zeros[vector..from.row],
-                    }
-                });
+                let mut inputs = [zeros; MAX_ROWS];
+                for (i, to) in inputs[..chain.rows(R)].iter_mut().enumerate() {
+                    *to = match input(first, i) {
+                        Some(row) => &src[row + vector..],
+                        None => &zeros[vector..from.row],
+                    };
+                }
                 let diffs = core::array::from_fn::<_, R, _>(|r| match r < count {
-                    true => &diff_dst[(first + r * chain.leap) * to.row + vector..][..to.row - vector],
+                    true => &diff_dst[(first + r * chain.leap) * to.row + vector..],
                     false => &zeros[vector..to.row],
                 });
-                for span in &window.spans {
-                    for columns in blocks(chain.k, span.columns.clone()) {
-                        let call = Gather {
-                            rows: &inputs[..chain.rows(R)],
-                            diffs: &diffs,
-                            columns: &window.columns[columns.clone()],
-                            positions: [span.positions.start, span.positions.len()],
-                            steps: [window.advance, to.column],
-                            part: vector + lanes > self.sides.output.channels,
-                        };
-                        let sums = &mut sums[columns.start * chain.k * lanes..];
-                        self.gatherer.gather(chain.k, chain.stride, &call, sums);
-                    }
+                let step = R * chain.leap;
+                for columns in blocks(chain.k, self.columns.len()) {
+                    let call = Gather {
+                        rows: &inputs[..chain.rows(R)],
+                        diffs: &diffs,
+                        columns: &self.columns[columns.clone()],
+                        positions: self.sides.output.size[1],
+                        steps: [window.advance, to.column],
+                        groups,
+                        group_steps: [step * axis.advance * from.row, step * to.row],
+                        part: vector + lanes > self.sides.output.channels,
+                    };
+                    self.gatherer.gather(
+                        chain.k,
+                        chain.stride,
+                        &call,
+                        &mut sums[columns.start * chain.k * lanes..],
+                    );
                 }
             }
         });
@@ -241,78 +278,121 @@ impl Runner {
             prepared.fill(0.0);
             let sides = &self.sides;
             let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
-            prepare(sides, window, planes, 0, sweeper, transpose, src, image, &(group..group + 1), &block, prepared);
-            if sides.layout == Layout::Nhwc {
-                for (i, row) in block.clone().enumerate() {
-                    let from = &diff_dst[row * to.row + channels.start..];
-                    let size = [width, channels.len()];
-                    transpose.transpose(size, from, to.column, &mut diffs[i * diff_row..], planes.block * diff_row);
-                }
+            prepare(
+                sides,
+                window,
+                planes,
+                0,
+                sweeper,
+                transpose,
+                src,
+                image,
+                &(group..group + 1),
+                &block,
+                prepared,
+            );
+            for (i, row) in block.clone().enumerate().filter(|_| sides.layout == Layout::Nhwc) {
+                let from = &diff_dst[row * to.row + channels.start..];
+                let size = [width, channels.len()];
+                transpose.transpose(
+                    size,
+                    from,
+                    to.column,
+                    &mut diffs[i * diff_row..],
+                    planes.block * diff_row,
+                );
             }
-            for_each_rows(chain.leap, block.clone(), &mut |first, count| {
-                let position = first - block.start;
-                let inputs = core::array::from_fn::<_, MAX_ROWS, _>(|i| {
-                    let at = (position * axis.advance + i * chain.unit) * pitch;
-                    if i < chain.rows(count) { &prepared[at..] } else { zeros }
-                });
-                for (channel, sums) in channels.clone().zip(sums.chunks_exact_mut(self.panel())) {
-                    let diffs = core::array::from_fn::<_, R, _>(|r| match (r < count, sides.layout) {
-                        (false, _) => &zeros[..width],
-                        (true, Layout::Nchw) => {
-                            let row = first + r * chain.leap;
-                            &diff_dst[channel * to.channel + row * to.row..][..width]
-                        }
-                        (true, Layout::Nhwc) => {
-                            let row = (channel - channels.start) * planes.block + position + r * chain.leap;
-                            &diffs[row * diff_row..][..width]
-                        }
-                    });
-                    for columns in blocks(chain.k, 0..window.columns.len()) {
-                        let sums = &mut sums[columns.start * chain.k * lanes..];
-                        let whole = width / lanes;
-                        for (positions, part) in [([0, whole], false), ([whole, 1], true)] {
-                            if positions[1] == 0 || (part && width.is_multiple_of(lanes)) {
-                                continue;
-                            }
+            for channel in channels.clone().filter(|_| sides.layout == Layout::Nchw && self.copies()) {
+                let from = &diff_dst[channel * to.channel + block.start * to.row..];
+                let copy = RowCopy {
+                    rows: block.len(),
+                    by: 1,
+                    len: width,
+                    from_len: width,
+                    from_pitch: to.row,
+                    to_pitch: diff_row,
+                };
+                let place = (channel - channels.start) * planes.block * diff_row;
+                sweeper.copy_rows(&copy, from, &mut diffs[place..]);
+            }
+            let step = R * chain.leap;
+            for_each_rows(
+                chain.leap,
+                block.clone(),
+                usize::MAX,
+                &|_| true,
+                &mut |Rows { first, count, groups }| {
+                    let position = first - block.start;
+                    let mut inputs = [zeros; MAX_ROWS];
+                    for (i, to) in inputs[..chain.rows(count)].iter_mut().enumerate() {
+                        *to = &prepared[(position * axis.advance + i * chain.unit) * pitch..];
+                    }
+                    for (channel, sums) in channels.clone().zip(sums.chunks_exact_mut(self.panel())) {
+                        let (data, start, row) = match self.copies() {
+                            true => (&*diffs, (channel - channels.start) * planes.block * diff_row, diff_row),
+                            false => (diff_dst, channel * to.channel + block.start * to.row, to.row),
+                        };
+                        let diffs = core::array::from_fn::<_, R, _>(|r| match r < count {
+                            true => &data[start + (position + r * chain.leap) * row..],
+                            false => &zeros[..diff_row],
+                        });
+                        for columns in blocks(chain.k, self.columns.len()) {
                             let call = Gather {
                                 rows: &inputs[..chain.rows(R)],
                                 diffs: &diffs,
-                                columns: &window.columns[columns.clone()],
-                                positions,
+                                columns: &self.columns[columns.clone()],
+                                positions: width.div_ceil(lanes),
                                 steps: [lanes, lanes],
-                                part,
+                                groups,
+                                group_steps: [step * axis.advance * pitch, step * row],
+                                part: false,
                             };
-                            self.gatherer.gather(chain.k, chain.stride, &call, sums);
+                            self.gatherer.gather(
+                                chain.k,
+                                chain.stride,
+                                &call,
+                                &mut sums[columns.start * chain.k * lanes..],
+                            );
                         }
                     }
-                }
-            });
+                },
+            );
         }
     }
 
     /// Writes or adds the sums of a task to its box of the gradient.
-    fn deliver(&self, channels: &Range<usize>, sums: &mut [f32], update: Update, piece: &mut BlockMut<'_, f32>) {
+    fn deliver(
+        &self,
+        channels: &Range<usize>,
+        sums: &mut [f32],
+        update: Update,
+        piece: &mut BlockMut<'_, f32>,
+    ) {
         let (lanes, k, conv) = (self.sweeper.lanes(), self.window.chain.k, self.geometry.conv());
         let sums = &mut sums[..self.sums_len()];
         if self.planes.is_some() {
             self.gatherer.fold(sums);
         }
-        let ([height, width], depth) = (conv.kernel, self.geometry.group_in());
-        let pieces = height / k;
+        let (taps, depth) = (self.geometry.taps(), self.geometry.group_in());
+        let (step, columns) = match self.planes {
+            None => (lanes, self.panel()),
+            Some(_) => (1, k * self.columns.len()),
+        };
         for o in 0..channels.len() {
-            for (c, y, x) in (0..depth).flat_map(|c| (0..height * width).map(move |tap| (c, tap / width, tap % width))) {
-                let column = (c * pieces + y / k) * width + x;
-                let sum = match self.planes {
-                    None => sums[o / lanes * self.panel() + (column * k + y % k) * lanes + o % lanes],
-                    Some(_) => sums[(o * self.window.columns.len() + column) * k + y % k],
-                };
-                let tap = y * width + x;
-                let to = match conv.weight_layout {
-                    WeightLayout::Oihw => &mut piece.row(o, 0)[c * height * width + tap],
-                    WeightLayout::Ohwi => &mut piece.row(o, tap)[c],
-                    WeightLayout::Hwio => &mut piece.row(tap, c)[o],
-                };
-                *to = if update == Update::Accumulate { *to + sum } else { sum };
+            let start = match self.planes {
+                None => o / lanes * columns + o % lanes,
+                Some(_) => o * columns,
+            };
+            for (c, places) in self.places.chunks_exact(taps).enumerate().take(depth) {
+                for (tap, place) in places.iter().enumerate() {
+                    let to = match conv.weight_layout {
+                        WeightLayout::Oihw => &mut piece.row(o, 0)[c * taps + tap],
+                        WeightLayout::Ohwi => &mut piece.row(o, tap)[c],
+                        WeightLayout::Hwio => &mut piece.row(tap, c)[o],
+                    };
+                    let sum = sums[start + place * step];
+                    *to = if update == Update::Accumulate { *to + sum } else { sum };
+                }
             }
         }
     }
@@ -338,22 +418,74 @@ impl Runner {
                 let run = vectors * window.columns.len() as f64 * column;
                 let tasks = outputs / self.channels.min(self.sides.output.channels) as f64;
                 let blocks = height.div_ceil(planes.block) as f64;
-                let copies = self.sides.input.channels as f64 * planes.reach as f64
+                let copies = self.sides.input.channels as f64
+                    * planes.reach as f64
                     * (planes.padded[0].pitch as f64 / lanes)
-                    * if self.sides.layout == Layout::Nhwc { 4.0 } else { 1.5 * self.geometry.conv().stride[1].min(4) as f64 };
-                let diffs = if self.sides.layout == Layout::Nhwc { (height * width) as f64 / lanes * 3.0 } else { 0.0 };
-                outputs * (groups * (run + calls * parts * (40.0 + 2.0 * (chain.k * 3) as f64)) + diffs) + tasks * blocks * copies
+                    * if self.sides.layout == Layout::Nhwc {
+                        4.0
+                    } else {
+                        1.5 * self.geometry.conv().stride[1].min(4) as f64
+                    };
+                let diffs = if self.sides.layout == Layout::Nhwc {
+                    (height * width) as f64 / lanes * 3.0
+                } else {
+                    0.0
+                };
+                outputs * (groups * (run + calls * parts * (40.0 + 2.0 * (chain.k * 3) as f64)) + diffs)
+                    + tasks * blocks * copies
             }
         };
         Estimate { ns: cycles / 3.5, workspace: self.lane_len() * self.threads, packed: 0 }
     }
 }
 
-/// Calls `f(first row, rows)` for up to R rows, `leap` apart, that cover `rows`.
-fn for_each_rows(leap: usize, rows: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
+/// The columns of a window with the positions at which each lies inside the image: all, where the image is padded.
+fn columns(window: &Window, width: usize, padded: bool) -> Vec<Column> {
+    let axis = &window.phase.axes[1];
+    let column = |(i, offset): (usize, &usize)| {
+        let inside = if padded { 0..width } else { axis.positions_of(i) };
+        Column { offset: *offset, first: inside.start, count: inside.len() }
+    };
+    window.columns.iter().enumerate().map(column).collect()
+}
+
+/// Where the sums `[column][K]`, with columns `[input channel][piece][kernel column]`, have the weight `[input channel][tap]`.
+fn places(window: &Window, [height, width]: [usize; 2], depth: usize) -> Vec<usize> {
+    let k = window.chain.k;
+    let place = |c: usize, y: usize, x: usize| ((c * (height / k) + y / k) * width + x) * k + y % k;
+    let taps = (0..depth).flat_map(|c| (0..height * width).map(move |tap| (c, tap / width, tap % width)));
+    taps.map(|(c, y, x)| place(c, y, x)).collect()
+}
+
+/// Output rows that go together: `groups` times `count` rows, all `leap` apart, from `first` on.
+struct Rows {
+    first: usize,
+    count: usize,
+    groups: usize,
+}
+
+/// Covers `rows` with groups of R rows, `leap` apart; up to `most` that are whole and `plain` go together.
+fn for_each_rows(
+    leap: usize,
+    rows: Range<usize>,
+    most: usize,
+    plain: &dyn Fn(usize) -> bool,
+    f: &mut dyn FnMut(Rows),
+) {
     for start in rows.start..rows.end.min(rows.start + leap) {
-        for first in (start..rows.end).step_by(R * leap) {
-            f(first, (rows.end - first).div_ceil(leap).min(R));
+        let mut first = start;
+        while first < rows.end {
+            let count = |first: usize| rows.end.saturating_sub(first).div_ceil(leap).min(R);
+            let whole =
+                |group: usize| count(first + group * R * leap) == R && plain(first + group * R * leap);
+            let mut groups = 1;
+            if whole(0) {
+                while groups < most && whole(groups) {
+                    groups += 1;
+                }
+            }
+            f(Rows { first, count: count(first), groups });
+            first += groups * R * leap;
         }
     }
 }
@@ -368,7 +500,9 @@ impl Execute<BackwardWeights> for Runner {
         let (conv, taps, ic) = (self.geometry.conv(), self.geometry.taps(), self.geometry.group_in());
         let cut = Cut { unit: conv.out_channels, block: self.channels };
         let (extent, cuts) = match conv.weight_layout {
-            WeightLayout::Oihw => ([conv.out_channels, 1, ic * taps], [cut, Cut::whole(1), Cut::whole(ic * taps)]),
+            WeightLayout::Oihw => {
+                ([conv.out_channels, 1, ic * taps], [cut, Cut::whole(1), Cut::whole(ic * taps)])
+            }
             WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [cut, Cut::whole(taps), Cut::whole(ic)]),
             WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), Cut::whole(ic), cut]),
         };

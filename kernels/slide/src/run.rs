@@ -88,11 +88,9 @@ impl Runner {
             None => {
                 let sides = Sides::new(geometry, direction);
                 let planes = Planes::new(&sides, lanes, 8)?;
-                let windows = sides
-                    .phases
-                    .iter()
-                    .zip(&planes.padded)
-                    .map(|(phase, padded)| Window::planes(phase, sides.input.channels, padded, planes.plane, lanes));
+                let windows = sides.phases.iter().zip(&planes.padded).map(|(phase, padded)| {
+                    Window::planes(phase, sides.input.channels, padded, planes.plane, lanes)
+                });
                 (sides.clone(), windows.collect(), Some(planes))
             }
         };
@@ -131,9 +129,7 @@ impl Runner {
     fn lane_len(&self) -> usize {
         match &self.planes {
             None => lines(self.sides.input.size[1] * self.sides.input.channels),
-            Some(planes) => {
-                self.prepared_len(planes) + lines(self.results_len(planes))
-            }
+            Some(planes) => self.prepared_len(planes) + lines(self.results_len(planes)),
         }
     }
 
@@ -145,7 +141,11 @@ impl Runner {
         let mut widths = self.windows.iter().map(|window| window.phase.axes[1]);
         let first = widths.next().map_or(0, |axis| axis.count);
         let columns = self.columns_of(0).len();
-        columns * self.sides.output.channels * planes.groups * planes.block * widths.map(|axis| axis.count).fold(first, usize::max)
+        columns
+            * self.sides.output.channels
+            * planes.groups
+            * planes.block
+            * widths.map(|axis| axis.count).fold(first, usize::max)
     }
 
     /// Windows that share the rows of window `first`: phases of one row, by columns.
@@ -156,7 +156,14 @@ impl Runner {
         first..end.map_or(self.windows.len(), |len| first + len)
     }
 
-    fn by_channels(&self, task: &Task<'_>, image: usize, rows: &Range<usize>, piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
+    fn by_channels(
+        &self,
+        task: &Task<'_>,
+        image: usize,
+        rows: &Range<usize>,
+        piece: &mut BlockMut<'_, f32>,
+        lane: &mut [f32],
+    ) {
         let (strides, [height, width]) = (self.sides.input.strides, self.sides.input.size);
         let (channels, out) = (self.sides.output.channels, self.sides.output.strides);
         let zeros = &mut lane[..width * channels];
@@ -166,36 +173,41 @@ impl Runner {
         for window in &self.windows {
             let (axis, chain) = (&window.phase.axes[0], &window.chain);
             let columns = &window.phase.axes[1];
-            for_each_tile(chain, self.sweeper.rows(chain.k), axis.positions(rows.clone()), &mut |tile, first| {
-                let count = chain.rows(tile);
-                let mut at = [zeros; MAX_ROWS];
-                for (i, at) in at[..count].iter_mut().enumerate() {
-                    let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
-                    if (0..height as isize).contains(&row) {
-                        *at = &input[row as usize * strides.row..][..strides.row];
+            for_each_tile(
+                chain,
+                self.sweeper.rows(chain.k),
+                axis.positions(rows.clone()),
+                &mut |tile, first| {
+                    let count = chain.rows(tile);
+                    let mut at = [zeros; MAX_ROWS];
+                    for (i, at) in at[..count].iter_mut().enumerate() {
+                        let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
+                        if (0..height as isize).contains(&row) {
+                            *at = &input[row as usize * strides.row..][..strides.row];
+                        }
                     }
-                }
-                let sweep = Sweep {
-                    rows: &at[..count],
-                    weights: &task.packed[window.weights..],
-                    columns: &window.columns,
-                    spans: &window.spans,
-                    advance: window.advance,
-                    planes: 1,
-                    plane_steps: [0, 0],
-                    block: (L1 / (count * window.columns.len() * self.sweeper.lanes())).max(2),
-                    init: match (task.finish.update, task.finish.epilogue.bias) {
-                        (Update::Accumulate, _) => Init::Dst,
-                        (_, Some(bias)) => Init::Bias(bias),
-                        _ => Init::Zero,
-                    },
-                    clamp: task.finish.epilogue.early_clamp(),
-                    to: [0, axis.start + first * axis.step - rows.start, columns.start * out.column],
-                    steps: [chain.leap * axis.step, columns.step * out.column],
-                    width: channels,
-                };
-                self.sweeper.sweep(window.shape, tile, &sweep, piece);
-            });
+                    let sweep = Sweep {
+                        rows: &at[..count],
+                        weights: &task.packed[window.weights..],
+                        columns: &window.columns,
+                        spans: &window.spans,
+                        advance: window.advance,
+                        planes: 1,
+                        plane_steps: [0, 0],
+                        block: (L1 / (count * window.columns.len() * self.sweeper.lanes())).max(2),
+                        init: match (task.finish.update, task.finish.epilogue.bias) {
+                            (Update::Accumulate, _) => Init::Dst,
+                            (_, Some(bias)) => Init::Bias(bias),
+                            _ => Init::Zero,
+                        },
+                        clamp: task.finish.epilogue.early_clamp(),
+                        to: [0, axis.start + first * axis.step - rows.start, columns.start * out.column],
+                        steps: [chain.leap * axis.step, columns.step * out.column],
+                        width: channels,
+                    };
+                    self.sweeper.sweep(window.shape, tile, &sweep, piece);
+                },
+            );
         }
     }
 
@@ -231,7 +243,19 @@ impl Runner {
                     for (index, prepared) in together.clone().zip(prepared.chunks_exact_mut(region)) {
                         let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
                         let window = &self.windows[index];
-                        prepare(&self.sides, window, planes, index, sweeper, transpose, task.input, image, &groups, &block, prepared);
+                        prepare(
+                            &self.sides,
+                            window,
+                            planes,
+                            index,
+                            sweeper,
+                            transpose,
+                            task.input,
+                            image,
+                            &groups,
+                            &block,
+                            prepared,
+                        );
                         let width = self.windows[index].phase.axes[1].count;
                         if planes.in_place {
                             let row = axis.start + block.start * axis.step - rows.start;
@@ -245,7 +269,16 @@ impl Runner {
                         }
                     }
                     if !planes.in_place {
-                        self.place(&together, &batch, first, &block, rows, task.finish.update, results, piece);
+                        self.place(
+                            &together,
+                            &batch,
+                            first,
+                            &block,
+                            rows,
+                            task.finish.update,
+                            results,
+                            piece,
+                        );
                     }
                 }
             }
@@ -321,10 +354,11 @@ impl Runner {
         if let [first, _] = windows {
             starts[1] = channels.len() * block.len() * first.phase.axes[1].count;
         }
-        let turns = windows.len() == 2 && windows.iter().enumerate().all(|(i, window)| {
-            let axis = window.phase.axes[1];
-            (axis.start, axis.step) == (i, 2)
-        });
+        let turns = windows.len() == 2
+            && windows.iter().enumerate().all(|(i, window)| {
+                let axis = window.phase.axes[1];
+                (axis.start, axis.step) == (i, 2)
+            });
         for (i, position) in block.clone().enumerate() {
             let row = vertical.start + position * vertical.step - rows.start;
             if turns && self.sides.layout == Layout::Nchw && update == Update::Overwrite {
@@ -346,7 +380,9 @@ impl Runner {
                 match self.sides.layout {
                     Layout::Nchw => {
                         for (c, from) in from.chunks(pitch).enumerate() {
-                            let to = piece.row(channels.start - first + c, row)[axis.start..].iter_mut().step_by(axis.step);
+                            let to = piece.row(channels.start - first + c, row)[axis.start..]
+                                .iter_mut()
+                                .step_by(axis.step);
                             put(update, to, &from[..width]);
                         }
                     }
@@ -359,7 +395,11 @@ impl Runner {
                             }
                             Update::Accumulate => {
                                 for (c, from) in from.chunks(pitch).enumerate() {
-                                    put(update, to[c..].iter_mut().step_by(axis.step * pixel), &from[..width]);
+                                    put(
+                                        update,
+                                        to[c..].iter_mut().step_by(axis.step * pixel),
+                                        &from[..width],
+                                    );
                                 }
                             }
                         }
@@ -369,7 +409,13 @@ impl Runner {
         }
     }
 
-    fn task(&self, task: &Task<'_>, [a, rows]: [&Range<usize>; 2], piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
+    fn task(
+        &self,
+        task: &Task<'_>,
+        [a, rows]: [&Range<usize>; 2],
+        piece: &mut BlockMut<'_, f32>,
+        lane: &mut [f32],
+    ) {
         let (finish, strides) = (&task.finish, self.sides.output.strides);
         if self.sides.gaps && finish.update == Update::Overwrite {
             piece.fill(0.0);
@@ -451,7 +497,11 @@ impl Runner {
                 }
             }
         }
-        Estimate { ns: cycles / 3.5, workspace: Phased::workspace_len(self), packed: Phased::packed_len(self) }
+        Estimate {
+            ns: cycles / 3.5,
+            workspace: Phased::workspace_len(self),
+            packed: Phased::packed_len(self),
+        }
     }
 }
 
@@ -483,7 +533,8 @@ impl Planes {
         let pitch = padded.iter().map(|padded| padded.pitch).max().unwrap_or(0);
         let rows = |block: usize| {
             let axes = sides.phases.iter().map(|phase| phase.axes[0]);
-            let reach = axes.map(|axis| (block - 1) * axis.advance + (axis.taps.count - 1) * axis.taps.step_d + 1);
+            let reach =
+                axes.map(|axis| (block - 1) * axis.advance + (axis.taps.count - 1) * axis.taps.step_d + 1);
             reach.max().unwrap_or(0)
         };
         let height = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
@@ -521,16 +572,21 @@ impl Phased for Runner {
 
     /// Lanes are channels: `[phase][vector][column][K][LANES]`. Lanes are pixels: `[phase][output channel][input channel][piece][column][K]`.
     fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let (lanes, outputs, depth) = (self.sweeper.lanes(), self.sides.output.channels, self.sides.input.channels);
+        let (lanes, outputs, depth) =
+            (self.sweeper.lanes(), self.sides.output.channels, self.sides.input.channels);
         for window in &self.windows {
             let [rows, columns] = window.phase.axes.map(|axis| axis.taps);
             let (k, packed) = (window.chain.k, &mut packed[window.weights..]);
-            for (row, column) in (0..rows.count).flat_map(|row| (0..columns.count).map(move |column| (row, column))) {
+            for (row, column) in
+                (0..rows.count).flat_map(|row| (0..columns.count).map(move |column| (row, column)))
+            {
                 let place = [rows.k(row), columns.k(column)];
                 if self.planes.is_none() {
                     let (start, [stride, _]) = self.sides.weight(0, place);
                     let at = (column * k + row) * lanes;
-                    for (vector, to) in packed.chunks_mut(window.panel).take(outputs.div_ceil(lanes)).enumerate() {
+                    for (vector, to) in
+                        packed.chunks_mut(window.panel).take(outputs.div_ceil(lanes)).enumerate()
+                    {
                         for (lane, to) in to[at..][..lanes].iter_mut().enumerate() {
                             let channel = vector * lanes + lane;
                             *to = if channel < outputs { weights[start + channel * stride] } else { 0.0 };
@@ -544,7 +600,8 @@ impl Phased for Runner {
                         let to = &mut packed[(group * outputs + o) * window.panel..][..window.panel];
                         for c in 0..depth {
                             let piece = c * window.chain.pieces + row / k;
-                            to[(piece * columns.count + column) * k + row % k] = weights[start + o * out + c * input];
+                            to[(piece * columns.count + column) * k + row % k] =
+                                weights[start + o * out + c * input];
                         }
                     }
                 }
@@ -556,7 +613,15 @@ impl Phased for Runner {
         self.lane_len().saturating_mul(self.threads)
     }
 
-    fn run(&self, input: &[f32], packed: &[f32], output: &mut [f32], finish: Finish<'_>, workspace: &mut [f32], par: Par<'_>) {
+    fn run(
+        &self,
+        input: &[f32],
+        packed: &[f32],
+        output: &mut [f32],
+        finish: Finish<'_>,
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) {
         let (extent, cuts) = self.cuts();
         let task = Task { input, packed, finish };
         let output = BlockMut::new(output, extent);

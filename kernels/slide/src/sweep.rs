@@ -206,7 +206,11 @@ fn tile<
         }
     }
     for r in 0..R {
-        if PART { s.store_first(acc[r], &mut dst[r][at..at + part]) } else { s.store(acc[r], &mut dst[r][at..]) }
+        if PART {
+            s.store_first(acc[r], &mut dst[r][at..at + part])
+        } else {
+            s.store(acc[r], &mut dst[r][at..])
+        }
     }
 }
 
@@ -228,7 +232,8 @@ fn sweep<S: Simd, const SPLAT: bool, const K: usize, const ST: usize, const R: u
                     let x = position * call.advance + plane * call.plane_steps[0];
                     let at = call.to[2] + position * call.steps[1];
                     for lane in (first..vectors.min(first + call.block)).map(|vector| vector * S::LANES) {
-                        let panel = if SPLAT { plane * call.plane_steps[1] } else { lane * K * call.columns.len() };
+                        let panel =
+                            if SPLAT { plane * call.plane_steps[1] } else { lane * K * call.columns.len() };
                         let weights = &call.weights[panel..][within.clone()];
                         let start = match call.init {
                             Init::Bias(bias) if SPLAT => s.splat(bias[plane]),
