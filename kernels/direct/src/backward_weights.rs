@@ -23,7 +23,7 @@ use crate::Direct;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Caches, Estimate, Execute, Geometry, Layout,
-    Par, Problem, Unsupported, WeightSums, WeightTask, lines,
+    Par, Problem, Unsupported, WeightCuts, WeightSums, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -57,20 +57,24 @@ struct Runner {
 /// Sizes of tasks and chunks: by the shape of the problem alone.
 #[derive(Clone, Copy, Debug)]
 struct Blocks {
-    /// Output and input channels of a task.
-    oc: usize,
-    ic: usize,
+    /// Boxes of the gradient and parts of the sum.
+    cuts: WeightCuts,
     /// Output images, rows and columns of a chunk; several images only when all rows, several rows only when all columns.
     chunk: [usize; 3],
-    /// Most input rows and columns of a chunk.
-    reach: [usize; 2],
+    /// Most input rows of a chunk.
+    rows: usize,
 }
 
 /// Output pixels that are reduced together, and the input pixels that they read.
 struct Chunk {
     images: Range<usize>,
     outputs: [Range<usize>; 2],
-    inputs: [Range<usize>; 2],
+    /// Input rows that are read.
+    rows: Range<usize>,
+    /// The input pixel that the first output pixel reads through the first tap; maybe beyond the image.
+    origin: [isize; 2],
+    /// Floats of a packed input row.
+    row_len: usize,
 }
 
 /// `diff_dst` as one chunk of a task sees it: the image itself, or a transposed copy.
@@ -83,11 +87,12 @@ struct Left<'a> {
     channel: usize,
 }
 
-/// Floats of a lane: accumulators, panels of `src`, transposed `diff_dst`.
+/// Floats of a lane: accumulators, panels of `src`, transposed `diff_dst`, a transposed row of `src`.
 struct Lane {
     accumulators: usize,
     panels: usize,
     diff_dst: usize,
+    pixels: usize,
 }
 
 impl Runner {
@@ -99,58 +104,59 @@ impl Runner {
     }
 
     fn lane(&self) -> Lane {
-        let (nr, Blocks { oc, ic, chunk, reach }) = (self.kernel.nr(), self.blocks);
+        let (nr, Blocks { cuts, chunk, rows }) = (self.kernel.nr(), self.blocks);
+        let [oc, ic] = cuts.block;
         let ic = ic.next_multiple_of(nr);
-        // A run reads whole steps of the pitch, so up to a stride of pixels behind the last one.
-        let panel = (chunk[0] * reach[0] * reach[1] + self.column_step()) * nr;
+        let panel = chunk[0] * rows * self.classes() * self.class_len(chunk[2]) * nr;
+        let apart = self.geometry.conv().layout == Layout::Nchw && self.axes[1].advance > 1;
         let diff_dst = if self.copies() { chunk.iter().product::<usize>() * oc } else { 0 };
         Lane {
             accumulators: lines(self.geometry.taps() * oc * ic),
             panels: lines(panel * ic / nr),
             diff_dst: lines(diff_dst),
+            pixels: if apart { lines(self.axes[1].size * nr) } else { 0 },
         }
     }
 
     fn lane_len(&self) -> usize {
-        let Lane { accumulators, panels, diff_dst } = self.lane();
-        accumulators + panels + diff_dst
+        let Lane { accumulators, panels, diff_dst, pixels } = self.lane();
+        accumulators + panels + diff_dst + pixels
     }
 
-    /// Whether `diff_dst` is copied to `[pixel][channel of the task]`. In NHWC that pays when many taps read it and the task has only some of
-    /// the channels (else steps are a long way apart and share few cache sets); 1x1 is 10 % faster in place. In NCHW rows of a tile run
-    /// along planes in place, if the other operand has no gaps between its steps.
+    /// Whether `diff_dst` is transposed, so that rows of a tile run along pixels as they do in NCHW. That pays when several taps read it.
     fn copies(&self) -> bool {
-        match self.geometry.conv().layout {
-            Layout::Nhwc => self.geometry.taps() > 2 && self.blocks.oc < self.geometry.conv().out_channels,
-            Layout::Nchw => self.column_step() > 1,
-        }
-    }
-
-    /// Input columns from one output column to the next; 1 when there is no next.
-    fn column_step(&self) -> usize {
-        if self.geometry.output()[1] == 1 { 1 } else { self.geometry.conv().stride[1] }
+        self.geometry.conv().layout == Layout::Nhwc && self.geometry.taps() > 2
     }
 
     /// The sums of one box of the gradient.
-    fn task(&self, src: &[f32], diff_dst: &[f32], task: &WeightTask, lane: &mut [f32]) -> WeightSums {
+    fn task(
+        &self,
+        src: &[f32],
+        diff_dst: &[f32],
+        task: &WeightTask,
+        part: usize,
+        lane: &mut [f32],
+    ) -> WeightSums {
         let WeightTask { oc, ic } = task;
         let (nr, taps) = (self.kernel.nr(), self.geometry.taps());
         let sizes = self.lane();
         let (accumulators, lane) = lane.split_at_mut(sizes.accumulators);
-        let (panels, copy) = lane.split_at_mut(sizes.panels);
+        let (panels, lane) = lane.split_at_mut(sizes.panels);
+        let (copy, pixels) = lane.split_at_mut(sizes.diff_dst);
         let count = ic.len().div_ceil(nr);
         let accumulators = &mut accumulators[..taps * count * oc.len() * nr];
-        if self.geometry.conv().batch == 0 {
+        let (all, parts) = (self.chunk_count(), self.blocks.cuts.parts);
+        let chunks = part * all / parts..(part + 1) * all / parts;
+        if chunks.is_empty() {
             accumulators.fill(0.0);
         }
         let mut sums = BlockMut::new(accumulators, [taps * count, oc.len(), nr]);
-        for (index, chunk) in self.chunks().enumerate() {
+        for (index, chunk) in self.chunks().skip(chunks.start).take(chunks.len()).enumerate() {
             let panels = &mut panels[..self.panel_len(&chunk) * count];
-            self.pack_src(src, &chunk, oc.start / self.geometry.group_out(), ic, panels);
+            self.pack_src(src, &chunk, oc.start / self.geometry.group_out(), ic, panels, pixels);
             let strides = self.geometry.dst();
             let left = if self.copies() {
-                let steps = self.copy_diff_dst(diff_dst, &chunk, oc, copy);
-                Left { data: copy, steps, channel: 1 }
+                self.copy_diff_dst(diff_dst, &chunk, oc, copy)
             } else {
                 let steps = [strides.image, strides.row, strides.column];
                 let first = [chunk.images.start, chunk.outputs[0].start, chunk.outputs[1].start];
@@ -163,7 +169,11 @@ impl Runner {
             };
             self.reduce(&chunk, index == 0, panels, &left, &mut sums);
         }
-        WeightSums { sums: 0..taps * count * oc.len() * nr, nr }
+        WeightSums::of(task, taps, nr)
+    }
+
+    fn chunk_count(&self) -> usize {
+        self.blocks.chunk_count(&self.geometry)
     }
 
     /// The chunks, in the order of the sum.
@@ -178,100 +188,103 @@ impl Runner {
             })
         });
         grid.map(|(images, outputs)| {
-            let inputs = [0, 1].map(|a| {
-                let (axis, outputs) = (&self.axes[a], &outputs[a]);
-                let first = (outputs.start * axis.advance) as isize + axis.taps.d(0);
-                let last = ((outputs.end - 1) * axis.advance) as isize + axis.taps.d(axis.taps.count - 1);
-                let end = ((last + 1).max(0) as usize).min(axis.size);
-                (first.max(0) as usize).min(end)..end
-            });
-            Chunk { images, outputs, inputs }
+            let origin =
+                [0, 1].map(|a| (outputs[a].start * self.axes[a].advance) as isize + self.axes[a].taps.d(0));
+            let axis = &self.axes[0];
+            let reach = (outputs[0].len() - 1) * axis.advance + span(axis) + 1;
+            let end = ((origin[0] + reach as isize).max(0) as usize).min(axis.size);
+            let rows = (origin[0].max(0) as usize).min(end)..end;
+            let row_len = self.classes() * self.class_len(outputs[1].len()) * self.kernel.nr();
+            Chunk { images, outputs, rows, origin, row_len }
         })
     }
 
     /// Floats of one panel of a chunk.
     fn panel_len(&self, chunk: &Chunk) -> usize {
-        let pixels = chunk.images.len() * chunk.inputs[0].len() * chunk.inputs[1].len();
-        (pixels + self.column_step()) * self.kernel.nr()
+        chunk.images.len() * chunk.rows.len() * chunk.row_len
     }
 
-    /// Input pixels of a chunk as `[panel][image][row][column][NR]`, zeros beyond the last channel.
-    fn pack_src(&self, src: &[f32], chunk: &Chunk, group: usize, ic: &Range<usize>, panels: &mut [f32]) {
+    /// A packed input row is taken apart by the stride, so that the pixels that a tap reads for neighbouring outputs are neighbours: class `c`
+    /// holds the columns `origin + c + i*stride`.
+    fn classes(&self) -> usize {
+        self.axes[1].advance.min(span(&self.axes[1]) + 1)
+    }
+
+    /// Pixels of a class for a row of `width` outputs.
+    fn class_len(&self, width: usize) -> usize {
+        width + span(&self.axes[1]) / self.axes[1].advance
+    }
+
+    /// Input pixels of a chunk as `[panel][image][row][class][column][NR]`, garbage in the padding, which no clipped run reads.
+    fn pack_src(
+        &self,
+        src: &[f32],
+        chunk: &Chunk,
+        group: usize,
+        ic: &Range<usize>,
+        panels: &mut [f32],
+        pixels: &mut [f32],
+    ) {
         let (nr, strides, layout) = (self.kernel.nr(), self.geometry.src(), self.geometry.conv().layout);
-        let [rows, columns] = &chunk.inputs;
-        let row_len = columns.len() * nr;
-        if row_len == 0 {
-            return;
-        }
-        for (panel, to) in panels.chunks_exact_mut(self.panel_len(chunk)).enumerate() {
-            let first = ic.start + panel * nr;
-            let valid = nr.min(ic.end - first);
-            let channel = group * self.geometry.group_in() + first;
-            let mut to = to.chunks_exact_mut(row_len);
-            for (image, row) in
-                chunk.images.clone().flat_map(|image| rows.clone().map(move |row| (image, row)))
-            {
-                let to = to.next().expect("a panel holds all rows of its chunk");
-                let from = image * strides.image
-                    + channel * strides.channel
-                    + row * strides.row
-                    + columns.start * strides.column;
-                match layout {
-                    Layout::Nhwc => {
-                        let from = src[from..].chunks(strides.column);
-                        match nr {
-                            8 if valid == nr => copy_each::<8>(from, to),
-                            16 if valid == nr => copy_each::<16>(from, to),
-                            32 if valid == nr => copy_each::<32>(from, to),
-                            _ => {
-                                for (to, from) in to.chunks_exact_mut(nr).zip(from) {
-                                    to[..valid].copy_from_slice(&from[..valid]);
-                                    to[valid..].fill(0.0);
-                                }
-                            }
+        let (panel_len, [axis, columns]) = (self.panel_len(chunk), &self.axes);
+        let (step, len) = (columns.advance, self.class_len(chunk.outputs[1].len()));
+        let used = |row: usize| (row as isize - chunk.origin[0]) as usize % axis.advance <= span(axis);
+        let images = chunk.images.clone().flat_map(|image| chunk.rows.clone().map(move |row| (image, row)));
+        for (index, (image, row)) in images.enumerate().filter(|(_, (_, row))| used(*row)) {
+            let from = image * strides.image
+                + (group * self.geometry.group_in() + ic.start) * strides.channel
+                + row * strides.row;
+            for (panel, first) in (0..ic.len()).step_by(nr).enumerate() {
+                let valid = nr.min(ic.len() - first);
+                let from = &src[from + first * strides.channel..];
+                let to = &mut panels[panel * panel_len + index * chunk.row_len..][..chunk.row_len];
+                if layout == Layout::Nchw && step > 1 {
+                    self.kernel.transpose([valid, columns.size], from, strides.channel, pixels, nr);
+                }
+                for (class, to) in to.chunks_exact_mut(len * nr).enumerate() {
+                    let inside = inside(chunk.origin[1] + class as isize, step, columns.size, len);
+                    let column = (chunk.origin[1] + (class + inside.start * step) as isize) as usize;
+                    let to = &mut to[inside.start * nr..inside.end * nr];
+                    match layout {
+                        _ if inside.is_empty() => {}
+                        Layout::Nhwc => {
+                            copy_pixels(
+                                &from[column * strides.column..],
+                                step * strides.column,
+                                [valid, nr],
+                                to,
+                            );
                         }
-                    }
-                    Layout::Nchw => {
-                        if valid < nr {
-                            to.fill(0.0);
+                        Layout::Nchw if step > 1 => {
+                            copy_pixels(&pixels[column * nr..], step * nr, [nr, nr], to)
                         }
-                        self.kernel.transpose([valid, columns.len()], &src[from..], strides.channel, to, nr);
+                        Layout::Nchw => {
+                            let size = [valid, inside.len()];
+                            self.kernel.transpose(size, &from[column..], strides.channel, to, nr);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Copies `diff_dst` of a chunk to `[image][row][column][channel]`; gives the strides of image, row and column.
-    fn copy_diff_dst(
+    /// Copies `diff_dst` of a chunk from `[pixel][channel]` to `[channel][image][row][column]`.
+    fn copy_diff_dst<'a>(
         &self,
         diff_dst: &[f32],
         chunk: &Chunk,
         oc: &Range<usize>,
-        to: &mut [f32],
-    ) -> [usize; 3] {
-        let strides = self.geometry.dst();
-        let [rows, columns] = &chunk.outputs;
-        let row_len = columns.len() * oc.len();
-        let pixels = chunk.images.clone().flat_map(|image| rows.clone().map(move |row| (image, row)));
-        for ((image, row), to) in pixels.zip(to.chunks_exact_mut(row_len)) {
-            let from = image * strides.image
-                + oc.start * strides.channel
-                + row * strides.row
-                + columns.start * strides.column;
-            match self.geometry.conv().layout {
-                Layout::Nhwc => {
-                    let pixels = diff_dst[from..].chunks(strides.column);
-                    let to = to.chunks_exact_mut(oc.len());
-                    to.zip(pixels).for_each(|(to, pixel)| to.copy_from_slice(&pixel[..oc.len()]));
-                }
-                Layout::Nchw => {
-                    let size = [oc.len(), columns.len()];
-                    self.kernel.transpose(size, &diff_dst[from..], strides.channel, to, oc.len());
-                }
-            }
+        to: &'a mut [f32],
+    ) -> Left<'a> {
+        let (strides, [rows, columns]) = (self.geometry.dst(), &chunk.outputs);
+        let pixels = chunk.images.len() * rows.len() * columns.len();
+        let lines = chunk.images.clone().flat_map(|image| rows.clone().map(move |row| (image, row)));
+        for (line, (image, row)) in lines.enumerate() {
+            let from = image * strides.image + row * strides.row + columns.start * strides.column + oc.start;
+            let (size, to) = ([columns.len(), oc.len()], &mut to[line * columns.len()..]);
+            self.kernel.transpose(size, &diff_dst[from..], strides.column, to, pixels);
         }
-        [rows.len() * row_len, row_len, oc.len()]
+        Left { data: to, steps: [rows.len() * columns.len(), columns.len(), 1], channel: pixels }
     }
 
     /// Adds a chunk to the accumulators `[tap * panels + panel][output channel][NR]`; the first one overwrites them.
@@ -284,9 +297,9 @@ impl Runner {
         sums: &mut BlockMut<'_, f32>,
     ) {
         let (nr, panel_len) = (self.kernel.nr(), self.panel_len(chunk));
-        let (count, oc) = (panels.len() / panel_len, sums.extent()[1]);
+        let (count, oc) = (sums.extent()[0] / self.geometry.taps(), sums.extent()[1]);
         let tiles = oc.div_ceil(self.kernel.mr());
-        let row_len = chunk.inputs[1].len() * nr;
+        let row_len = chunk.row_len;
         let [kh, kw] = self.geometry.conv().kernel;
         for (tap, [y, x]) in (0..kh).flat_map(|y| (0..kw).map(move |x| [y, x])).enumerate() {
             let [rows, columns] = [0, 1].map(|a| {
@@ -301,17 +314,19 @@ impl Runner {
                 continue;
             }
             // The input pixel that the first output pixel reads through this tap, within the chunk.
-            let [first_row, first_column] = [0, 1].map(|a| {
-                let (axis, first) = (&self.axes[a], [&rows, &columns][a].start);
-                ((first * axis.advance) as isize + axis.taps.d([y, x][a])) as usize - chunk.inputs[a].start
-            });
+            let [vertical, horizontal] = &self.axes;
+            let first_row =
+                ((rows.start * vertical.advance) as isize + vertical.taps.d(y)) as usize - chunk.rows.start;
+            let (distance, step) = (x * horizontal.taps.step_d, horizontal.advance);
+            let class = distance % step * self.class_len(chunk.outputs[1].len());
+            let first_column = class + distance / step + columns.start - chunk.outputs[1].start;
             let walk = Walk {
                 count: [chunk.images.len(), rows.len()],
                 lhs: [left.steps[0], left.steps[1]],
-                rhs: [chunk.inputs[0].len() * row_len, self.axes[0].advance.wrapping_mul(row_len)],
+                rhs: [chunk.rows.len() * row_len, vertical.advance.wrapping_mul(row_len)],
                 len: columns.len(),
             };
-            let walk = walk.joined(left.steps[2], self.column_step() * nr);
+            let walk = walk.joined(left.steps[2], nr);
             let lhs_start = (rows.start - chunk.outputs[0].start) * left.steps[1]
                 + (columns.start - chunk.outputs[1].start) * left.steps[2];
             for (panel, rhs) in panels.chunks_exact(panel_len).enumerate() {
@@ -330,7 +345,7 @@ impl Runner {
                             Lhs::Rows(&at[..channels.len()])
                         },
                         rhs,
-                        pitch: self.column_step() * nr,
+                        pitch: nr,
                         walk,
                         init: if first { Init::Zero } else { Init::Dst },
                         clamp: UNCLAMPED,
@@ -356,15 +371,47 @@ impl Runner {
         let runs = (conv.batch * height) as f64;
         let calls = runs / (self.blocks.chunk[0] * self.blocks.chunk[1]) as f64;
         let steps = runs * (width as f64 * per_step + 12.0) + calls * 80.0;
-        let tasks = [(geometry.group_out(), self.blocks.oc), (geometry.group_in(), self.blocks.ic)];
+        let tasks = [
+            (geometry.group_out(), self.blocks.cuts.block[0]),
+            (geometry.group_in(), self.blocks.cuts.block[1]),
+        ];
         let [oc_tasks, ic_tasks] = tasks.map(|(len, block)| len.div_ceil(block) as f64);
         let copied = if self.copies() { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
         let cycles = steps * panels * tiles * (geometry.taps() * conv.groups) as f64
             + geometry.src_len() as f64 * oc_tasks * 0.4
             + copied
             + geometry.weights_len() as f64 * 2.0;
-        let parallel = problem.threads.min((oc_tasks * ic_tasks) as usize * conv.groups) as f64;
+        let parallel = problem.threads.min(self.blocks.cuts.boxes(geometry) * self.blocks.cuts.parts) as f64;
         cycles / 3.5 / parallel
+    }
+}
+
+/// Distance from the first to the last tap.
+fn span(axis: &AxisPhase) -> usize {
+    (axis.taps.count - 1) * axis.taps.step_d
+}
+
+/// Those `i < len` for which `first + i*step` lies in `0..size`.
+fn inside(first: isize, step: usize, size: usize, len: usize) -> Range<usize> {
+    let at_or_after =
+        |pixel: isize| if pixel <= first { 0 } else { ((pixel - first) as usize).div_ceil(step).min(len) };
+    let end = at_or_after(size as isize);
+    at_or_after(0).min(end)..end
+}
+
+/// Copies the first `valid` floats of pixels that are `step` apart to pixels of `nr` floats, zeros behind them.
+fn copy_pixels(from: &[f32], step: usize, [valid, nr]: [usize; 2], to: &mut [f32]) {
+    let from = from.chunks(step);
+    match nr {
+        8 if valid == nr => copy_each::<8>(from, to),
+        16 if valid == nr => copy_each::<16>(from, to),
+        32 if valid == nr => copy_each::<32>(from, to),
+        _ => {
+            for (to, from) in to.chunks_exact_mut(nr).zip(from) {
+                to[..valid].copy_from_slice(&from[..valid]);
+                to[valid..].fill(0.0);
+            }
+        }
     }
 }
 
@@ -377,21 +424,22 @@ fn copy_each<'a, const N: usize>(from: impl Iterator<Item = &'a [f32]>, to: &mut
 
 impl Execute<BackwardWeights> for Runner {
     fn workspace_len(&self) -> usize {
-        self.lane_len().saturating_mul(self.threads)
+        let lane = self.lane();
+        self.blocks.cuts.workspace_len(&self.geometry, self.threads, self.lane_len(), lane.accumulators)
     }
 
     fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
         let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
-        let (block, lane_len) = ([self.blocks.oc, self.blocks.ic], self.lane_len());
-        let reduce = |task: &WeightTask, lane: &mut [f32]| self.task(src, diff_dst, task, lane);
-        WeightSums::for_each_task(
+        let lens = [self.lane_len(), self.lane().accumulators];
+        let reduce =
+            |task: &WeightTask, part: usize, lane: &mut [f32]| self.task(src, diff_dst, task, part, lane);
+        self.blocks.cuts.for_each_task(
             &self.geometry,
-            block,
             diff_weights,
             update,
             par,
             workspace,
-            lane_len,
+            lens,
             self.kernel.as_ref(),
             &reduce,
         );
@@ -401,18 +449,28 @@ impl Execute<BackwardWeights> for Runner {
 impl Blocks {
     /// A chunk has some hundred pixels: long enough for the accumulators to stay in registers, short enough for L2.
     fn new(geometry: &Geometry, caches: &Caches, kernel: &dyn Ukernel) -> Self {
-        const PIXELS: usize = 256;
+        const PIXELS: usize = 384;
         let conv = geometry.conv();
-        let [oc, ic] = WeightSums::block(geometry, caches, kernel.mr(), kernel.nr());
         let even = |len: usize, block: usize| len.div_ceil(len.div_ceil(block.max(1)));
         let [height, width] = geometry.output();
         let columns = if width > 2 * PIXELS { even(width, PIXELS) } else { width };
         let rows = if columns < width { 1 } else { even(height, PIXELS.div_ceil(width)) };
         let images = if rows < height { 1 } else { (PIXELS / (height * width)).clamp(1, conv.batch.max(1)) };
-        let reach = [0, 1].map(|a| {
-            let outputs = [rows, columns][a];
-            ((outputs - 1) * conv.stride[a] + (conv.kernel[a] - 1) * conv.dilation[a] + 1).min(conv.input[a])
-        });
-        Self { oc, ic, chunk: [images, rows, columns], reach }
+        let reach = (rows - 1) * conv.stride[0] + (conv.kernel[0] - 1) * conv.dilation[0] + 1;
+        let mut blocks = Self {
+            cuts: WeightCuts { block: [1, 1], parts: 1 },
+            chunk: [images, rows, columns],
+            rows: reach.min(conv.input[0]),
+        };
+        blocks.cuts =
+            WeightCuts::new(geometry, caches, [kernel.mr(), kernel.nr()], blocks.chunk_count(geometry));
+        blocks
+    }
+
+    /// Chunks of the sum.
+    fn chunk_count(&self, geometry: &Geometry) -> usize {
+        let [height, width] = geometry.output();
+        let sizes = [geometry.conv().batch, height, width];
+        sizes.iter().zip(self.chunk).map(|(len, block)| len.div_ceil(block)).product()
     }
 }

@@ -394,6 +394,10 @@ impl<S: Family> Ukernel for Tiles<S> {
 }
 
 impl<S: Family> Transpose for Tiles<S> {
+    fn panel(&self) -> usize {
+        self.nr()
+    }
+
     fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize) {
         self.s.vectorize(
             #[inline(always)]

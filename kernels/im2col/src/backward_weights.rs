@@ -6,7 +6,7 @@ use crate::patches::Patches;
 use convolve_core::phase::Phase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Unsupported, WeightSums, WeightTask, lines,
+    Problem, Unsupported, WeightCuts, WeightSums, WeightTask, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product, ukernel};
 
@@ -29,8 +29,7 @@ struct Runner {
     geometry: Geometry,
     phase: Phase,
     kernel: Box<dyn Ukernel>,
-    /// Output and input channels of a task.
-    block: [usize; 2],
+    cuts: WeightCuts,
     blocking: Blocking,
     threads: usize,
 }
@@ -39,14 +38,15 @@ impl Runner {
     fn new(problem: &Problem) -> Self {
         let geometry = problem.geometry;
         let kernel = ukernel(problem.isa, geometry.group_in());
-        let block = WeightSums::block(&geometry, &problem.caches, kernel.mr(), kernel.nr());
+        let cuts = WeightCuts::new(&geometry, &problem.caches, [kernel.mr(), kernel.nr()], 1);
+        let block = cuts.block;
         let [height, width] = geometry.output();
         let blocking = Blocking::new(kernel.as_ref(), &problem.caches, [block[0], block[1], height * width]);
-        Self { geometry, phase: geometry.forward(), kernel, block, blocking, threads: problem.threads }
+        Self { geometry, phase: geometry.forward(), kernel, cuts, blocking, threads: problem.threads }
     }
 
     fn sums_len(&self) -> usize {
-        self.geometry.taps() * self.block[0] * self.block[1]
+        self.geometry.taps() * self.cuts.block[0] * self.cuts.block[1]
     }
 
     fn lane_len(&self) -> usize {
@@ -102,7 +102,7 @@ impl Runner {
         let pixels = (height * width) as f64;
         let blocks = (pixels / self.blocking.kc as f64).ceil();
         let calls = (oc.div_ceil(mr) * ic.div_ceil(nr) * self.geometry.taps()) as f64;
-        let tasks = [oc.div_ceil(self.block[0]), ic.div_ceil(self.block[1])];
+        let tasks = [oc.div_ceil(self.cuts.block[0]), ic.div_ceil(self.cuts.block[1])];
         let (src_copy, dst_copy) = if conv.layout == Layout::Nhwc { (3.0, 2.0) } else { (1.1, 0.0) };
         let packs = pixels * (ic.next_multiple_of(nr) * self.geometry.taps() * tasks[0]) as f64 * src_copy
             + pixels * (oc * self.geometry.taps() * tasks[1]) as f64 * dst_copy;
@@ -120,16 +120,15 @@ impl Execute<BackwardWeights> for Runner {
 
     fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
         let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
-        let reduce = |task: &WeightTask, lane: &mut [f32]| self.task(src, diff_dst, task, lane);
-        let lane_len = self.lane_len();
-        WeightSums::for_each_task(
+        let reduce = |task: &WeightTask, _: usize, lane: &mut [f32]| self.task(src, diff_dst, task, lane);
+        let lens = [self.lane_len(), self.sums_len()];
+        self.cuts.for_each_task(
             &self.geometry,
-            self.block,
             diff_weights,
             update,
             par,
             workspace,
-            lane_len,
+            lens,
             self.kernel.as_ref(),
             &reduce,
         );
