@@ -333,10 +333,11 @@ impl Runner {
                 let rhs = &rhs[first_row * row_len + first_column * nr..];
                 for tile in 0..tiles {
                     let channels = tile * oc / tiles..(tile + 1) * oc / tiles;
-                    let at: [usize; MAX_MR] =
-                        core::array::from_fn(|m| lhs_start + (channels.start + m) * left.channel);
-                    let to: [[usize; 2]; MAX_MR] =
-                        core::array::from_fn(|m| [tap * count + panel, channels.start + m]);
+                    let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
+                    for (m, channel) in channels.clone().enumerate() {
+                        at[m] = lhs_start + channel * left.channel;
+                        to[m] = [tap * count + panel, channel];
+                    }
                     let call = Call {
                         lhs: left.data,
                         at: if left.channel == 1 {
