@@ -42,6 +42,7 @@ impl Registered for BackwardWeights {
         &[
             &convolve_direct::Direct,
             &convolve_slide::Slide,
+            &convolve_slide::Outer,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
         ]

@@ -119,13 +119,13 @@ impl<'a, T: Send> BlockMut<'a, T> {
         unsafe { core::slice::from_raw_parts_mut(start, self.extent[2]) }
     }
 
-    /// The rows `[i, j]`, `[i, j + step]`, and so on, all at once.
+    /// The rows `[i, j]`, `[i, j + step]`, and so on of the planes `i`, `i + 1`, and so on, all at once.
     ///
     /// ```
     /// use convolve_core::BlockMut;
     /// let mut data = [0; 8];
     /// let mut block = BlockMut::new(&mut data, [1, 4, 2]);
-    /// let [first, third] = block.rows(0, 0, 2);
+    /// let [[first, third]] = block.planes_of_rows([0, 0], 2);
     /// (first[1], third[0]) = (1, 3);
     /// assert_eq!(data, [0, 1, 0, 0, 3, 0, 0, 0]);
     /// ```
@@ -133,16 +133,22 @@ impl<'a, T: Send> BlockMut<'a, T> {
     /// # Panics
     /// When a row is outside, or `step` is 0.
     #[inline(always)]
-    pub fn rows<const R: usize>(&mut self, i: usize, j: usize, step: usize) -> [&mut [T]; R] {
-        assert!(step > 0 && i < self.extent[0] && j < self.extent[1]);
-        assert!(R == 0 || step.saturating_mul(R - 1) < self.extent[1] - j);
+    pub fn planes_of_rows<const D: usize, const R: usize>(
+        &mut self,
+        [i, j]: [usize; 2],
+        step: usize,
+    ) -> [[&mut [T]; R]; D] {
+        assert!(step > 0 && D > 0 && R > 0 && i < self.extent[0] && j < self.extent[1]);
+        assert!(step.saturating_mul(R - 1) < self.extent[1] - j && D <= self.extent[0] - i);
         // SAFETY: `i` and `j` are inside, so the offset stays in the buffer that `new` was given.
         let first = unsafe { self.base.add(i * self.strides[0] + j * self.strides[1]) };
-        core::array::from_fn(|r| {
-            // SAFETY: `j + r * step` is inside as well.
-            let start = unsafe { first.add(r * step * self.strides[1]) };
-            // SAFETY: the box owns these cells; as `step` is not 0 the rows differ, and `&mut self` lends each once.
-            unsafe { core::slice::from_raw_parts_mut(start, self.extent[2]) }
+        core::array::from_fn(|d| {
+            core::array::from_fn(|r| {
+                // SAFETY: `i + d` and `j + r * step` are inside as well.
+                let start = unsafe { first.add(d * self.strides[0] + r * step * self.strides[1]) };
+                // SAFETY: the box owns these cells; as `step` is not 0 the rows differ, and `&mut self` lends each once.
+                unsafe { core::slice::from_raw_parts_mut(start, self.extent[2]) }
+            })
         })
     }
 

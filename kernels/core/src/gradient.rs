@@ -3,22 +3,6 @@
 use crate::{BlockMut, Caches, Cut, Geometry, Par, Update, WeightLayout, lines};
 use core::ops::Range;
 
-/// Sums of one task of backward-weights: `[tap][panel of NR input channels][output channel][NR]`.
-///
-/// ```
-/// // One tap, one panel of 4 columns of which 2 are input channels, 2 output channels.
-/// let lane = [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0];
-/// let sums = convolve_core::WeightSums { sums: 0..lane.len(), nr: 4 };
-/// assert_eq!(sums.nr * 2, lane.len());
-/// ```
-#[derive(Clone, Debug)]
-pub struct WeightSums {
-    /// Where they are in the lane.
-    pub sums: Range<usize>,
-    /// Input channels of a panel.
-    pub nr: usize,
-}
-
 /// Output channels (of all groups) and input channels (of their group) of one task.
 ///
 /// ```
@@ -122,9 +106,8 @@ impl WeightCuts {
         WeightTask { oc: first..first + oc.min(outputs - start), ic: column..inputs.min(column + ic) }
     }
 
-    /// Floats of the sums of all parts, if there are several; `len` are those of a box.
-    fn partial_len(&self, geometry: &Geometry, len: usize) -> usize {
-        if self.parts > 1 { self.parts * self.boxes(geometry) * len } else { 0 }
+    fn parts(&self, geometry: &Geometry, len: usize) -> Parts {
+        Parts { parts: self.parts, boxes: self.boxes(geometry), len }
     }
 
     /// Floats of workspace for lanes of `lane_len`, of which at most `len` are sums.
@@ -134,11 +117,12 @@ impl WeightCuts {
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
     pub fn workspace_len(&self, geometry: &Geometry, threads: usize, lane_len: usize, len: usize) -> usize {
-        lane_len.saturating_mul(threads).saturating_add(lines(self.partial_len(geometry, len)))
+        self.parts(geometry, len).workspace_len(threads, lane_len)
     }
 
-    /// Cuts the gradient into boxes and the sum into parts, lets `reduce(task, part, lane)` make the sums of each in its lane (at most `len`
-    /// floats), and writes them (or adds them) in the order of the weights.
+    /// Cuts the gradient into boxes and the sum into parts, lets `reduce(task, part, lane)` make the sums of each at the start of its lane, as
+    /// `[tap][panel of input channels][output channel][panel]`, and return how many they are (at most `len`), and writes them (or adds them)
+    /// in the order of the weights. Without a `panel` it is as wide as the box.
     #[expect(clippy::too_many_arguments, reason = "what, how, where")]
     pub fn for_each_task(
         &self,
@@ -149,21 +133,10 @@ impl WeightCuts {
         workspace: &mut [f32],
         [lane_len, len]: [usize; 2],
         transpose: &(dyn Transpose + Sync),
-        reduce: &(dyn Fn(&WeightTask, usize, &mut [f32]) -> WeightSums + Sync),
+        panel: Option<usize>,
+        reduce: &(dyn Fn(&WeightTask, usize, &mut [f32]) -> usize + Sync),
     ) {
-        let (conv, boxes) = (geometry.conv(), self.boxes(geometry));
-        let (ic, taps) = (geometry.group_in(), geometry.taps());
-        let (partial, lanes) = workspace.split_at_mut(lines(self.partial_len(geometry, len)));
-        if self.parts > 1 {
-            let one = Cut { unit: 1, block: 1 };
-            let partial = BlockMut::new(&mut partial[..self.parts * boxes * len], [self.parts, boxes, len]);
-            let cuts = [one, one, Cut::whole(len)];
-            partial.for_each_piece(cuts, par, lanes, lane_len, &|[part, index, _], mut piece, lane| {
-                let sums = reduce(&self.task(geometry, index.start), part.start, lane);
-                piece.row(0, 0)[..sums.sums.len()].copy_from_slice(&lane[sums.sums]);
-            });
-        }
-        let partial = &*partial;
+        let (conv, ic, taps) = (geometry.conv(), geometry.group_in(), geometry.taps());
         let oc_cut = Cut { unit: geometry.group_out(), block: self.block[0] };
         let ic_cut = Cut { unit: ic, block: self.block[1] };
         // All taps of an input channel are neighbours in OIHW, so one row of the box is one output channel.
@@ -173,48 +146,104 @@ impl WeightCuts {
             WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [oc_cut, Cut::whole(taps), ic_cut]),
             WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), ic_cut, oc_cut]),
         };
-        let gradient = BlockMut::new(gradient, extent);
-        gradient.for_each_piece(cuts, par, lanes, lane_len, &|[a, b, c], mut piece, lane| {
-            let (oc, ic) = match conv.weight_layout {
-                WeightLayout::Oihw => (a, c.start / taps..c.end / taps),
-                WeightLayout::Ohwi => (a, c),
-                WeightLayout::Hwio => (c, b),
-            };
-            let task = WeightTask { oc, ic };
-            let sums = match self.parts {
-                1 => reduce(&task, 0, lane),
-                parts => {
-                    let sums = WeightSums::of(&task, taps, transpose.panel());
-                    let to = &mut lane[sums.sums.clone()];
-                    to.fill(0.0);
-                    for part in 0..parts {
-                        let from = (part * boxes + self.index(geometry, &task)) * len;
-                        to.iter_mut().zip(&partial[from..]).for_each(|(to, sum)| *to += sum);
-                    }
-                    sums
+        let task = |[a, b, c]: &[Range<usize>; 3]| match conv.weight_layout {
+            WeightLayout::Oihw => WeightTask { oc: a.clone(), ic: c.start / taps..c.end / taps },
+            WeightLayout::Ohwi => WeightTask { oc: a.clone(), ic: c.clone() },
+            WeightLayout::Hwio => WeightTask { oc: c.clone(), ic: b.clone() },
+        };
+        self.parts(geometry, len).for_each_box(
+            BlockMut::new(gradient, extent),
+            cuts,
+            par,
+            workspace,
+            lane_len,
+            &|ranges| self.index(geometry, &task(ranges)),
+            &|index, part, lane| reduce(&self.task(geometry, index), part, lane),
+            &|index, sums, piece| {
+                let task = self.task(geometry, index);
+                let nr = panel.unwrap_or(task.ic.len());
+                deliver(sums, nr, taps, &task, conv.weight_layout, update, transpose, piece);
+            },
+        );
+    }
+}
+
+/// Sums that are made in several parts, each over a part of what is summed; parts are added in order. So there are enough tasks also where
+/// the gradient is small, and the bits depend on no thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Parts of a sum.
+    pub parts: usize,
+    /// Boxes of the gradient.
+    pub boxes: usize,
+    /// Most floats of the sums of a box.
+    pub len: usize,
+}
+
+impl Parts {
+    /// Floats of the sums of all parts, if there are several.
+    fn partial_len(&self) -> usize {
+        if self.parts > 1 { self.parts * self.boxes * self.len } else { 0 }
+    }
+
+    /// Floats of workspace for `threads` lanes of `lane_len`.
+    /// ```
+    /// assert_eq!(convolve_core::Parts { parts: 2, boxes: 3, len: 16 }.workspace_len(2, 100), 96 + 200);
+    /// ```
+    pub fn workspace_len(&self, threads: usize, lane_len: usize) -> usize {
+        lane_len.saturating_mul(threads).saturating_add(lines(self.partial_len()))
+    }
+
+    /// Calls `reduce(box, part, lane)` for all of them, which leaves the sums at the start of the lane and says how many they are; adds the parts
+    /// and calls `deliver(box, sums, piece)`. The boxes are the pieces of `gradient` along `cuts`; `index(ranges)` numbers them.
+    #[expect(clippy::too_many_arguments, reason = "what, how, where")]
+    pub fn for_each_box(
+        &self,
+        gradient: BlockMut<'_, f32>,
+        cuts: [Cut; 3],
+        par: Par<'_>,
+        workspace: &mut [f32],
+        lane_len: usize,
+        index: &(dyn Fn(&[Range<usize>; 3]) -> usize + Sync),
+        reduce: &(dyn Fn(usize, usize, &mut [f32]) -> usize + Sync),
+        deliver: &(dyn Fn(usize, &[f32], &mut BlockMut<'_, f32>) + Sync),
+    ) {
+        let Self { parts, boxes, len } = *self;
+        let (partial, lanes) = workspace.split_at_mut(lines(self.partial_len()));
+        if parts > 1 {
+            let one = Cut { unit: 1, block: 1 };
+            let partial = BlockMut::new(&mut partial[..parts * boxes * len], [parts, boxes, len]);
+            let cuts = [one, one, Cut::whole(len)];
+            partial.for_each_piece(cuts, par, lanes, lane_len, &|[part, index, _], mut piece, lane| {
+                let count = reduce(index.start, part.start, lane);
+                let (sums, rest) = piece.row(0, 0).split_at_mut(count);
+                sums.copy_from_slice(&lane[..count]);
+                rest.fill(0.0);
+            });
+        }
+        let partial = &*partial;
+        gradient.for_each_piece(cuts, par, lanes, lane_len, &|ranges, mut piece, lane| {
+            let index = index(&ranges);
+            let count = match parts {
+                1 => reduce(index, 0, lane),
+                _ => {
+                    let part = |part: usize| &partial[(part * boxes + index) * len..][..len];
+                    let to = &mut lane[..len];
+                    to.copy_from_slice(part(0));
+                    (1..parts).for_each(|i| to.iter_mut().zip(part(i)).for_each(|(to, sum)| *to += sum));
+                    len
                 }
             };
-            deliver(&sums, lane, taps, &task, conv.weight_layout, update, transpose, &mut piece);
+            deliver(index, &lane[..count], &mut piece);
         });
     }
 }
 
-impl WeightSums {
-    /// Sums of a task at the start of its lane.
-    /// ```
-    /// use convolve_core::{WeightSums, WeightTask};
-    /// assert_eq!(WeightSums::of(&WeightTask { oc: 0..3, ic: 0..5 }, 9, 4).sums, 0..9 * 2 * 3 * 4);
-    /// ```
-    pub fn of(task: &WeightTask, taps: usize, nr: usize) -> Self {
-        Self { sums: 0..taps * task.ic.len().div_ceil(nr) * task.oc.len() * nr, nr }
-    }
-}
-
-/// Writes the sums of a task in the order of the weights.
+/// Writes the sums of a task, `[tap][panel of NR input channels][output channel][NR]`, in the order of the weights.
 #[expect(clippy::too_many_arguments, reason = "what, from where, how, to where")]
 fn deliver(
-    sums: &WeightSums,
-    lane: &[f32],
+    sums: &[f32],
+    nr: usize,
     taps: usize,
     task: &WeightTask,
     layout: WeightLayout,
@@ -222,8 +251,7 @@ fn deliver(
     transpose: &dyn Transpose,
     piece: &mut BlockMut<'_, f32>,
 ) {
-    let nr = sums.nr;
-    let (sums, oc, ic) = (&lane[sums.sums.clone()], task.oc.len(), task.ic.len());
+    let (oc, ic) = (task.oc.len(), task.ic.len());
     let panels = ic.div_ceil(nr);
     for (panel, first) in (0..ic).step_by(nr).enumerate() {
         let valid = nr.min(ic - first);
@@ -270,8 +298,6 @@ fn deliver(
 
 /// Transposition by vectors, which this crate has none of: the micro-kernels of a product have it.
 pub trait Transpose {
-    /// Columns of a panel: what [`WeightSums::nr`] is for whole panels.
-    fn panel(&self) -> usize;
     /// Transposes `rows` x `columns` floats: `to[j * to_pitch + i] = from[i * pitch + j]`.
     fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize);
     /// The same into consecutive rows `[at[0], at[1] + j]` of a box, which are replaced or added to.

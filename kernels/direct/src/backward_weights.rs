@@ -23,9 +23,9 @@ use crate::Direct;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Caches, Estimate, Execute, Geometry, Layout,
-    Par, Problem, Unsupported, WeightCuts, WeightSums, WeightTask, lines,
+    Par, Problem, Unsupported, WeightCuts, WeightTask, lines,
 };
-use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
+use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, copy_panel, ukernel};
 use core::ops::Range;
 
 /// Most rows of any tile.
@@ -129,14 +129,7 @@ impl Runner {
     }
 
     /// The sums of one box of the gradient.
-    fn task(
-        &self,
-        src: &[f32],
-        diff_dst: &[f32],
-        task: &WeightTask,
-        part: usize,
-        lane: &mut [f32],
-    ) -> WeightSums {
+    fn task(&self, src: &[f32], diff_dst: &[f32], task: &WeightTask, part: usize, lane: &mut [f32]) -> usize {
         let WeightTask { oc, ic } = task;
         let (nr, taps) = (self.kernel.nr(), self.geometry.taps());
         let sizes = self.lane();
@@ -169,7 +162,7 @@ impl Runner {
             };
             self.reduce(&chunk, index == 0, panels, &left, &mut sums);
         }
-        WeightSums::of(task, taps, nr)
+        taps * count * oc.len() * nr
     }
 
     fn chunk_count(&self) -> usize {
@@ -248,7 +241,7 @@ impl Runner {
                     match layout {
                         _ if inside.is_empty() => {}
                         Layout::Nhwc => {
-                            copy_pixels(
+                            copy_panel(
                                 &from[column * strides.column..],
                                 step * strides.column,
                                 [valid, nr],
@@ -256,7 +249,7 @@ impl Runner {
                             );
                         }
                         Layout::Nchw if step > 1 => {
-                            copy_pixels(&pixels[column * nr..], step * nr, [nr, nr], to)
+                            copy_panel(&pixels[column * nr..], step * nr, [nr, nr], to)
                         }
                         Layout::Nchw => {
                             let size = [valid, inside.len()];
@@ -363,9 +356,7 @@ impl Runner {
     /// Cycles of the multiply-adds by tile efficiency, plus calls, runs, packing and delivery, at 3.5 GHz.
     fn nanoseconds(&self, problem: &Problem) -> f64 {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
-        let (nr, mr) = (self.kernel.nr() as f64, self.kernel.mr() as f64);
-        let lanes = problem.isa.lanes() as f64;
-        let per_step = (nr / lanes * mr).max(nr / lanes + mr) / if lanes < 16.0 { 2.0 } else { 1.0 };
+        let per_step = self.kernel.step_cycles();
         let panels = geometry.group_in().div_ceil(self.kernel.nr()) as f64;
         let tiles = geometry.group_out().div_ceil(self.kernel.mr()) as f64;
         let [height, width] = geometry.output();
@@ -400,29 +391,6 @@ fn inside(first: isize, step: usize, size: usize, len: usize) -> Range<usize> {
     at_or_after(0).min(end)..end
 }
 
-/// Copies the first `valid` floats of pixels that are `step` apart to pixels of `nr` floats, zeros behind them.
-fn copy_pixels(from: &[f32], step: usize, [valid, nr]: [usize; 2], to: &mut [f32]) {
-    let from = from.chunks(step);
-    match nr {
-        8 if valid == nr => copy_each::<8>(from, to),
-        16 if valid == nr => copy_each::<16>(from, to),
-        32 if valid == nr => copy_each::<32>(from, to),
-        _ => {
-            for (to, from) in to.chunks_exact_mut(nr).zip(from) {
-                to[..valid].copy_from_slice(&from[..valid]);
-                to[valid..].fill(0.0);
-            }
-        }
-    }
-}
-
-/// The first N floats of each, one behind the other: a copy of a constant size needs no call.
-fn copy_each<'a, const N: usize>(from: impl Iterator<Item = &'a [f32]>, to: &mut [f32]) {
-    for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(from) {
-        to.copy_from_slice(&from[..N]);
-    }
-}
-
 impl Execute<BackwardWeights> for Runner {
     fn workspace_len(&self) -> usize {
         let lane = self.lane();
@@ -442,6 +410,7 @@ impl Execute<BackwardWeights> for Runner {
             workspace,
             lens,
             self.kernel.as_ref(),
+            Some(self.kernel.nr()),
             &reduce,
         );
     }

@@ -32,16 +32,14 @@ const PIXELS: usize = 192;
 const BUFFER: usize = 1 << 14;
 
 impl Blocks {
-    pub(crate) fn new(sides: &Sides, depthwise: bool, problem: &Problem, kernel: &dyn Ukernel) -> Self {
+    pub(crate) fn new(sides: &Sides, problem: &Problem, kernel: &dyn Ukernel) -> Self {
         let (Caches { l2, .. }, nr) = (problem.caches, kernel.nr());
         let Sides { input, output, phases, .. } = sides;
         let batch = sides.batch.max(1);
         let [height, width] = output.size;
         let reach = |outputs: usize, axis: usize| sides.reach(outputs, axis);
         // The input of a task takes at most half of L2, so that weights can stay in the other half while they are swept over it.
-        // A depthwise task reads the channels that it writes, and need not have more than a few panels of them.
-        let most_channels = if depthwise { output.channels.min(4 * nr) } else { output.channels };
-        let depth = if depthwise { most_channels } else { input.channels };
+        let (most_channels, depth) = (output.channels, input.channels);
         let budget = l2 / 2 / size_of::<f32>() / depth;
         let fits = |rows: usize| reach(rows, 0) * reach(width, 1) <= budget || rows * width <= PIXELS;
         // The most rows that fit, by bisection: `fits` holds up to some number of rows.
@@ -62,14 +60,14 @@ impl Blocks {
         }
         let taps = phases.iter().map(|phase| phase.taps()).max().unwrap_or(0).max(1);
         let cut = |rows: usize, channels: usize| {
-            let mut panels = if depthwise { channels } else { (budget / taps).min(channels) } / nr * nr;
+            let mut panels = (budget / taps).min(channels) / nr * nr;
             if sides.layout == Layout::Nchw {
                 panels = panels.min(BUFFER / (images * rows * columns) / nr * nr);
             }
             let input_pixels = images * reach(rows, 0) * reach(columns, 1);
             Self { images, rows, columns, channels, panels: panels.max(nr), input_pixels, cycles: [0.0; 2] }
         };
-        let model = Model::new(sides, depthwise, problem, kernel);
+        let model = Model::new(sides, problem, kernel);
         let mut best = cut(most, most_channels);
         if problem.geometry.macs() >= MACS {
             let mut least = f64::INFINITY;
@@ -105,7 +103,6 @@ fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> 
 /// Prices of a cut, in cycles of one core.
 struct Model<'a> {
     sides: &'a Sides,
-    depthwise: bool,
     mr: usize,
     nr: usize,
     /// Of one step of one tile.
@@ -115,11 +112,9 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(sides: &'a Sides, depthwise: bool, problem: &Problem, kernel: &dyn Ukernel) -> Self {
-        let (mr, nr, lanes) = (kernel.mr(), kernel.nr(), problem.isa.lanes());
-        // Multiply-adds or loads, whichever are more: two of each a cycle, but one of 16 lanes.
-        let step = (mr * nr / lanes).max(mr + nr / lanes) as f64 / if lanes < 16 { 2.0 } else { 1.0 };
-        Self { sides, depthwise, mr, nr, step, l2: problem.caches.l2 as f64 }
+    fn new(sides: &'a Sides, problem: &Problem, kernel: &dyn Ukernel) -> Self {
+        let (mr, nr, step) = (kernel.mr(), kernel.nr(), kernel.step_cycles());
+        Self { sides, mr, nr, step, l2: problem.caches.l2 as f64 }
     }
 
     /// Cycles of all multiply-adds, and of the copies for one block of channels.
@@ -129,8 +124,7 @@ impl<'a> Model<'a> {
         let Blocks { images, rows, columns, .. } = *blocks;
         // A window in the middle stands for all of them; a part of a row for its row.
         let start = (height - rows) / 2;
-        // A tap of a depthwise tile costs its loads and the slices of its rows: about as much as two steps.
-        let depth = if self.depthwise { 2.0 } else { input.channels as f64 };
+        let depth = input.channels as f64;
         let mut window = 0.0;
         for phase in phases {
             let [ys, xs] = phase.axes;
@@ -138,7 +132,7 @@ impl<'a> Model<'a> {
                 for x in xs.segments(0..xs.count) {
                     let tiles = (images * y.positions.len() * x.positions.len()).div_ceil(self.mr);
                     let (rows_of_taps, taps) = (y.taps.len(), y.taps.len() * x.taps.len());
-                    let runs = if input.channels < 16 || self.depthwise { rows_of_taps } else { taps };
+                    let runs = if input.channels < 16 { rows_of_taps } else { taps };
                     window += tiles as f64 * (taps as f64 * depth * self.step + 10.0 * runs as f64 + 70.0);
                 }
             }
@@ -162,7 +156,7 @@ impl<'a> Model<'a> {
 
     /// How often the input is copied when tasks have that many channels.
     fn copied(&self, channels: usize) -> f64 {
-        if self.depthwise { 1.0 } else { self.sides.output.channels.div_ceil(channels) as f64 }
+        self.sides.output.channels.div_ceil(channels) as f64
     }
 
     fn tasks(&self, blocks: &Blocks) -> usize {

@@ -30,8 +30,6 @@ const MAX_MR: usize = 16;
 /// Phases that are ready to run.
 pub(crate) struct PhaseRunner {
     sides: Sides,
-    /// Every output channel has one input channel, its own.
-    depthwise: bool,
     blocks: Blocks,
     kernel: Box<dyn Ukernel>,
     threads: usize,
@@ -62,25 +60,19 @@ struct Source<'a> {
     /// Of `[image, row, column]`, relative to `origin`.
     strides: [usize; 3],
     origin: [usize; 3],
-    /// Depthwise: the output channel whose input is first.
-    channel: usize,
 }
 
 impl PhaseRunner {
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
-        let depthwise = Sides::depthwise(&problem.geometry, direction);
-        let (depthwise, sides) = match depthwise {
-            Some(sides) => (true, sides),
-            None => (false, Sides::new(&problem.geometry, direction)),
-        };
+        let sides = Sides::new(&problem.geometry, direction);
         let kernel = ukernel(problem.isa, sides.output.channels);
-        let blocks = Blocks::new(&sides, depthwise, problem, kernel.as_ref());
-        Self { sides, depthwise, blocks, kernel, threads: problem.threads }
+        let blocks = Blocks::new(&sides, problem, kernel.as_ref());
+        Self { sides, blocks, kernel, threads: problem.threads }
     }
 
     /// Steps of one tap: input channels of an output channel.
     fn depth(&self) -> usize {
-        if self.depthwise { 1 } else { self.sides.input.channels }
+        self.sides.input.channels
     }
 
     /// Floats of one panel of one phase.
@@ -96,7 +88,7 @@ impl PhaseRunner {
     /// Floats from one pixel to the next of a transposed copy. A line more where channels are a multiple of 512 bytes, or the pixels that are
     /// written together would share a few sets of L1 (1024 channels: 1.4 cycles a float instead of 0.7).
     fn pitch(&self) -> usize {
-        let depth = if self.depthwise { self.blocks.channels } else { self.sides.input.channels };
+        let depth = self.depth();
         if depth.is_multiple_of(128) { depth + LINE } else { depth }
     }
 
@@ -131,7 +123,6 @@ impl PhaseRunner {
             data: &input[group * self.sides.input.channels..],
             strides: [strides.image, strides.row, strides.column],
             origin: [0, 0, 0],
-            channel: 0,
         };
         for first in channels.clone().step_by(self.blocks.panels) {
             let block = first..channels.end.min(first + self.blocks.panels);
@@ -207,12 +198,8 @@ impl PhaseRunner {
     ) -> Source<'a> {
         let [rows, columns] = self.reach(window);
         let (strides, width, pitch) = (self.sides.input.strides, self.sides.input.size[1], self.pitch());
-        let all = self.sides.input.channels;
-        let (first, depth) = if self.depthwise {
-            (channels.start, channels.len())
-        } else {
-            (channels.start / self.sides.output.channels * all, all)
-        };
+        let depth = self.depth();
+        let first = channels.start / self.sides.output.channels * depth;
         let image_len = rows.len() * columns.len() * pitch;
         if image_len > 0 {
             for (image, to) in window.images.clone().zip(copy.chunks_exact_mut(image_len)) {
@@ -232,7 +219,6 @@ impl PhaseRunner {
             data: copy,
             strides: [image_len, columns.len() * pitch, pitch],
             origin: [window.images.start, rows.start, columns.start],
-            channel: channels.start,
         }
     }
 
@@ -285,7 +271,7 @@ impl PhaseRunner {
         let [image_stride, row_stride, column_stride] = source.strides;
         let (lhs_y, lhs_x) = (rows.taps.step_d * row_stride, cols.taps.step_d * column_stride);
         let (rhs_y, rhs_x) = (cols.taps.count * depth * nr, depth * nr);
-        let walk = if lhs_x == depth && !self.depthwise {
+        let walk = if lhs_x == depth {
             Walk { count: [1, ty.len()], lhs: [0, lhs_y], rhs: [0, rhs_y], len: tx.len() * depth }
         } else {
             Walk { count: [ty.len(), tx.len()], lhs: [lhs_y, lhs_x], rhs: [rhs_y, rhs_x], len: depth }
@@ -299,46 +285,41 @@ impl PhaseRunner {
             let displacement = if no_taps { 0 } else { axis_phase.taps.d(zone.taps[axis].start) };
             displacement - source.origin[axis + 1] as isize
         };
-        let offset = |image: usize, y: usize, x: usize| {
-            if no_taps {
-                return 0;
-            }
-            let row = ((y * rows.advance) as isize + first(0)) as usize;
-            let column = ((x * cols.advance) as isize + first(1)) as usize;
-            (image - source.origin[0]) * image_stride + row * row_stride + column * column_stride
-        };
         let [ys, xs] = &zone.positions;
-        let target = |image: usize, y: usize, x: usize| {
-            let row = rows.start + y * rows.step - window.rows.start;
-            let column = cols.start + x * cols.step - window.columns.start;
-            [image - window.images.start, row * window.columns.len() + column]
+        // Where position x = 0 of a row reads, modulo 2^64 as that may lie before the image, and where it goes.
+        let row_at = |image: usize, y: usize| {
+            let from = [(y * rows.advance) as isize + first(0), first(1)].map(|pixel| pixel as usize);
+            let from = from[0].wrapping_mul(row_stride).wrapping_add(from[1].wrapping_mul(column_stride));
+            let to = (rows.start + y * rows.step - window.rows.start) * window.columns.len();
+            let to = (to + cols.start).wrapping_sub(window.columns.start);
+            let at = if no_taps { 0 } else { ((image - source.origin[0]) * image_stride).wrapping_add(from) };
+            (at, [image - window.images.start, to])
         };
+        let advance = if no_taps { 0 } else { cols.advance * column_stride };
         let pixels = window.images.len() * ys.len() * xs.len();
         let tiles = pixels.div_ceil(self.kernel.mr());
         let (mut image, mut y, mut x) = (window.images.start, ys.start, xs.start);
         let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
+        let (mut from, mut row) = row_at(image, y);
         for tile in 0..tiles {
-            let size = (tile + 1) * pixels / tiles - tile * pixels / tiles;
-            for m in 0..size {
-                (at[m], to[m]) = (offset(image, y, x), target(image, y, x));
+            let size = pixels / tiles + usize::from(tile < pixels % tiles);
+            for (at, to) in at.iter_mut().zip(&mut to).take(size) {
+                *at = from.wrapping_add(x * advance);
+                *to = [row[0], row[1].wrapping_add(x * cols.step)];
                 x += 1;
                 if x == xs.end {
                     (x, y) = (xs.start, y + 1);
                     if y == ys.end {
                         (y, image) = (ys.start, image + 1);
                     }
+                    (from, row) = row_at(image, y);
                 }
             }
             for (panel, first) in block.clone().step_by(nr).enumerate() {
                 let channels = first..block.end.min(first + nr);
-                let (lhs, at) = if self.depthwise {
-                    (&source.data[first - source.channel..], Lhs::Vectors(&at[..size]))
-                } else {
-                    (source.data, Lhs::Rows(&at[..size]))
-                };
                 let call = Call {
-                    lhs,
-                    at,
+                    lhs: source.data,
+                    at: Lhs::Rows(&at[..size]),
                     rhs: &zone.weights[panel * zone.panel_len + rhs_start..],
                     pitch: nr,
                     walk,

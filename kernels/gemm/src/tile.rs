@@ -11,7 +11,7 @@
 //! Learning via a Single Building Block" (2019). Tile shapes follow from the registers: MR * NV accumulators + NV + 1 must fit.
 
 use convolve_core::{BlockMut, LINE, Transpose, Update};
-use convolve_simd::{Avx2, Avx512, Isa, Neon, Portable, Simd, dispatch};
+use convolve_simd::{Avx2, Avx512, Isa, Neon, Portable, Rows, RowsAt, Simd, dispatch, each};
 use core::ops::Range;
 
 /// Two nested loops of runs; a run is `len` consecutive steps. Offsets are in elements.
@@ -81,15 +81,12 @@ pub enum Lhs<'a> {
         /// From one step to the next.
         pitch: usize,
     },
-    /// Row `m` starts at its own offset and gives a *vector* per step, not a number: each column of the product has its own left operand
-    /// (depthwise convolution: channels). A run is one step; rows have as many columns as are stored.
-    Vectors(&'a [usize]),
 }
 
 impl Lhs<'_> {
     fn rows(&self) -> usize {
         match *self {
-            Self::Rows(offsets) | Self::Vectors(offsets) => offsets.len(),
+            Self::Rows(offsets) => offsets.len(),
             Self::Columns { rows, .. } => rows,
         }
     }
@@ -140,6 +137,9 @@ pub trait Ukernel: Transpose + Send + Sync {
     fn mr(&self) -> usize;
     /// Columns of a call: NV vectors.
     fn nr(&self) -> usize;
+    /// Cycles of one step of a whole tile: two multiply-adds or two loads a cycle, whichever take longer. (A core that does one of sixteen
+    /// lanes, as Zen 4, takes twice that for every algorithm alike.)
+    fn step_cycles(&self) -> f64;
     /// Runs one tile.
     ///
     /// # Panics
@@ -147,36 +147,43 @@ pub trait Ukernel: Transpose + Send + Sync {
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>);
 }
 
-/// The left operand within one run: what each step multiplies the vectors with.
-trait Steps<'a, S: Simd, const MR: usize, const NV: usize> {
+/// The left operand: the number that each step multiplies the vectors with, by row.
+trait Steps<'a, const MR: usize> {
     /// Whether the right operand has the pitch NR, a constant.
     const PACKED: bool;
-    fn new(call: &Call<'a>, offset: usize, len: usize) -> Self;
-    /// Hands the factors of step `k` to `f`, by row.
-    fn each(&self, s: S, k: usize, f: impl FnMut(usize, [S::F32; NV]));
+    /// One run of it.
+    type Run<'r>
+    where
+        Self: 'r;
+    fn new(call: &Call<'a>) -> Self;
+    fn run(&self, offset: usize, len: usize) -> Self::Run<'_>;
+    /// The factor of row `m` in step `k`.
+    fn factor(run: &Self::Run<'_>, k: usize, m: usize) -> f32;
 }
 
-struct RowSteps<'a, const MR: usize>([&'a [f32]; MR]);
+struct RowSteps<'a, const MR: usize>(Rows<'a, MR>);
 
-impl<'a, S: Simd, const MR: usize, const NV: usize> Steps<'a, S, MR, NV> for RowSteps<'a, MR> {
+impl<'a, const MR: usize> Steps<'a, MR> for RowSteps<'a, MR> {
     const PACKED: bool = true;
+    type Run<'r>
+        = RowsAt<'r, 'a, MR>
+    where
+        Self: 'r;
 
     #[inline(always)]
-    fn new(call: &Call<'a>, offset: usize, len: usize) -> Self {
-        let Lhs::Rows(rows) = call.at else { unreachable!() };
-        let rows: &[usize; MR] = rows.first_chunk().unwrap();
-        let mut steps = [&call.lhs[..len]; MR];
-        for m in 0..MR {
-            steps[m] = &call.lhs[rows[m] + offset..][..len];
-        }
-        Self(steps)
+    fn new(call: &Call<'a>) -> Self {
+        let Lhs::Rows(offsets) = call.at else { unreachable!() };
+        Self(Rows::starting_at(call.lhs, offsets.first_chunk().unwrap()))
     }
 
     #[inline(always)]
-    fn each(&self, s: S, k: usize, mut f: impl FnMut(usize, [S::F32; NV])) {
-        for m in 0..MR {
-            f(m, [s.splat(self.0[m][k]); NV]);
-        }
+    fn run(&self, offset: usize, len: usize) -> RowsAt<'_, 'a, MR> {
+        self.0.at(offset, len)
+    }
+
+    #[inline(always)]
+    fn factor(run: &RowsAt<'_, 'a, MR>, k: usize, m: usize) -> f32 {
+        run.row(m)[k]
     }
 }
 
@@ -185,136 +192,114 @@ struct ColumnSteps<'a> {
     pitch: usize,
 }
 
-impl<'a, S: Simd, const MR: usize, const NV: usize> Steps<'a, S, MR, NV> for ColumnSteps<'a> {
+impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
     const PACKED: bool = false;
+    type Run<'r>
+        = (&'a [f32], usize)
+    where
+        Self: 'r;
 
     #[inline(always)]
-    fn new(call: &Call<'a>, offset: usize, _: usize) -> Self {
+    fn new(call: &Call<'a>) -> Self {
         let Lhs::Columns { start, pitch, .. } = call.at else { unreachable!() };
-        Self { lhs: &call.lhs[start + offset..], pitch }
+        Self { lhs: &call.lhs[start..], pitch }
     }
 
     #[inline(always)]
-    fn each(&self, s: S, k: usize, mut f: impl FnMut(usize, [S::F32; NV])) {
-        let scalars: &[f32; MR] = self.lhs[k * self.pitch..].first_chunk().unwrap();
-        for m in 0..MR {
-            f(m, [s.splat(scalars[m]); NV]);
-        }
-    }
-}
-
-struct VectorSteps<'a, const MR: usize> {
-    rows: [&'a [f32]; MR],
-    /// Whether rows have all NR columns.
-    whole: bool,
-}
-
-impl<'a, S: Simd, const MR: usize, const NV: usize> Steps<'a, S, MR, NV> for VectorSteps<'a, MR> {
-    const PACKED: bool = true;
-
-    #[inline(always)]
-    fn new(call: &Call<'a>, offset: usize, len: usize) -> Self {
-        let Lhs::Vectors(rows) = call.at else { unreachable!() };
-        let rows: &[usize; MR] = rows.first_chunk().unwrap();
-        assert!(len <= 1);
-        let columns = call.columns * len;
-        let mut steps = [&call.lhs[..columns]; MR];
-        for m in 0..MR {
-            steps[m] = &call.lhs[rows[m] + offset..][..columns];
-        }
-        Self { rows: steps, whole: columns == NV * S::LANES }
+    fn run(&self, offset: usize, _: usize) -> (&'a [f32], usize) {
+        (&self.lhs[offset..], self.pitch)
     }
 
     #[inline(always)]
-    fn each(&self, s: S, _: usize, mut f: impl FnMut(usize, [S::F32; NV])) {
-        for m in 0..MR {
-            let row = self.rows[m];
-            let mut vectors = [s.splat(0.0); NV];
-            for j in 0..NV {
-                vectors[j] = if self.whole {
-                    s.load(&row[j * S::LANES..])
-                } else {
-                    s.load_first(&row[(j * S::LANES).min(row.len())..])
-                };
-            }
-            f(m, vectors);
-        }
+    fn factor((lhs, pitch): &(&'a [f32], usize), k: usize, m: usize) -> f32 {
+        let factors: &[f32; MR] = lhs[k * pitch..].first_chunk().unwrap();
+        factors[m]
     }
 }
 
-/// The micro-kernel itself. Accumulators are only ever indexed by constants: the loops over rows at both ends are too large to be
-/// unrolled, so they work on copies in memory (an accumulator that is indexed by a variable anywhere would live there always).
+/// `each_row!(M { .. })`: the block for every row of the tile. Accumulators are only ever indexed by constants: one that is indexed by a
+/// variable anywhere would live in memory always.
+macro_rules! each_row {
+    ($m:ident $body:block) => {
+        each!($m in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 {
+            if const { $m < MR } $body
+        })
+    };
+}
+
+/// The micro-kernel itself.
 #[inline(always)]
-fn tile<'a, S: Simd, L: Steps<'a, S, MR, NV>, const MR: usize, const NV: usize>(
+fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
     s: S,
     call: &Call<'a>,
     dst: &mut BlockMut<'_, f32>,
 ) {
     let (nr, columns) = (NV * S::LANES, call.column..call.column + call.columns);
+    let whole = call.columns == nr;
     let to: &[[usize; 2]; MR] = call.to.first_chunk().unwrap();
-    let mut acc = match call.init {
-        Init::Zero => [[s.splat(0.0); NV]; MR],
+    let mut acc = [[s.splat(0.0); NV]; MR];
+    match call.init {
+        Init::Zero => {}
         Init::Bias(bias) => {
             let mut vectors = [s.splat(0.0); NV];
             for j in 0..NV {
                 vectors[j] = s.load_first(&bias[(j * S::LANES).min(bias.len())..]);
             }
-            [vectors; MR]
+            acc = [vectors; MR];
         }
-        Init::Dst => {
-            let mut start = [[s.splat(0.0); NV]; MR];
-            for m in 0..MR {
-                let row = &dst.row(to[m][0], to[m][1])[columns.clone()];
-                for j in 0..NV {
-                    start[m][j] = s.load_first(&row[(j * S::LANES).min(row.len())..]);
-                }
+        Init::Dst => each_row!(M {
+            let row = &dst.row(to[M][0], to[M][1])[columns.clone()];
+            for j in 0..NV {
+                acc[M][j] = match whole {
+                    true => s.load(&row[j * S::LANES..]),
+                    false => s.load_first(&row[(j * S::LANES).min(row.len())..]),
+                };
             }
-            start
-        }
-    };
+        }),
+    }
     let Walk { count, lhs, rhs, len } = call.walk;
-    let pitch = if L::PACKED { nr } else { call.pitch };
+    let (pitch, steps) = (if L::PACKED { nr } else { call.pitch }, L::new(call));
     for outer in 0..count[0] {
         for inner in 0..count[1] {
-            let steps = L::new(call, outer * lhs[0] + inner * lhs[1], len);
+            let run = steps.run(outer * lhs[0] + inner * lhs[1], len);
             let panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..][..len * pitch];
-            for (k, step) in panel.chunks_exact(pitch).enumerate() {
+            for k in 0..len {
+                let step = &panel[k * pitch..][..nr];
                 let mut vectors = [s.splat(0.0); NV];
                 for j in 0..NV {
-                    vectors[j] = s.load(&step[j * S::LANES..nr]);
+                    vectors[j] = s.load(&step[j * S::LANES..]);
                 }
-                steps.each(
-                    s,
-                    k,
-                    #[inline(always)]
-                    |m, factors| {
-                        for j in 0..NV {
-                            acc[m][j] = s.mul_add(factors[j], vectors[j], acc[m][j]);
-                        }
-                    },
-                );
+                each_row!(M {
+                    let factor = s.splat(L::factor(&run, k, M));
+                    for j in 0..NV {
+                        acc[M][j] = s.mul_add(factor, vectors[j], acc[M][j]);
+                    }
+                });
             }
         }
     }
-    let [least, greatest] = call.clamp.map(|bound| s.splat(bound));
-    let mut end = [[s.splat(0.0); NV]; MR];
-    for m in 0..MR {
-        for j in 0..NV {
-            end[m][j] = s.min(greatest, s.max(least, acc[m][j]));
-        }
+    if call.clamp != UNCLAMPED {
+        let [least, greatest] = call.clamp.map(|bound| s.splat(bound));
+        each_row!(M {
+            for j in 0..NV {
+                acc[M][j] = s.min(greatest, s.max(least, acc[M][j]));
+            }
+        });
     }
-    for m in 0..MR {
-        let row = &mut dst.row(to[m][0], to[m][1])[columns.clone()];
-        if let Some(row) = row.get_mut(..nr) {
+    if whole {
+        each_row!(M {
+            let row = &mut dst.row(to[M][0], to[M][1])[columns.clone()][..nr];
             for j in 0..NV {
-                s.store(end[m][j], &mut row[j * S::LANES..]);
+                s.store(acc[M][j], &mut row[j * S::LANES..]);
             }
-        } else {
+        });
+    } else {
+        each_row!(M {
+            let row = &mut dst.row(to[M][0], to[M][1])[columns.clone()];
             for j in 0..NV {
-                let start = (j * S::LANES).min(row.len());
-                s.store_first(end[m][j], &mut row[start..]);
+                s.store_first(acc[M][j], &mut row[(j * S::LANES).min(call.columns)..]);
             }
-        }
+        });
     }
 }
 
@@ -325,7 +310,6 @@ pub(crate) struct Table<S: 'static> {
     vectors: usize,
     rows: &'static [Entry<S>],
     columns: &'static [Entry<S>],
-    lanes: &'static [Entry<S>],
 }
 
 /// The tile shapes of an instruction set.
@@ -342,7 +326,6 @@ macro_rules! table {
             vectors: $nv,
             rows: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, RowSteps<$mr>, $mr, $nv>(s, call, dst))),*],
             columns: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, ColumnSteps, $mr, $nv>(s, call, dst))),*],
-                        lanes: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, VectorSteps<$mr>, $mr, $nv>(s, call, dst))),*],
         }
     };
 }
@@ -383,21 +366,21 @@ impl<S: Family> Ukernel for Tiles<S> {
         self.table.vectors * S::LANES
     }
 
+    fn step_cycles(&self) -> f64 {
+        let (mr, nv) = (self.table.rows.len(), self.table.vectors);
+        (mr * nv).max(mr + nv) as f64 / 2.0
+    }
+
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>) {
         let table = match call.at {
             Lhs::Rows(_) => self.table.rows,
             Lhs::Columns { .. } => self.table.columns,
-            Lhs::Vectors(_) => self.table.lanes,
         };
         table[call.at.rows() - 1](self.s, call, dst);
     }
 }
 
 impl<S: Family> Transpose for Tiles<S> {
-    fn panel(&self) -> usize {
-        self.nr()
-    }
-
     fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize) {
         self.s.vectorize(
             #[inline(always)]

@@ -6,7 +6,7 @@ use crate::patches::Patches;
 use convolve_core::phase::Phase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Unsupported, WeightCuts, WeightSums, WeightTask, lines,
+    Problem, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product, ukernel};
 
@@ -53,7 +53,7 @@ impl Runner {
         lines(self.sums_len()) + self.blocking.workspace_len(self.kernel.as_ref())
     }
 
-    fn task(&self, src: &[f32], diff_dst: &[f32], task: &WeightTask, lane: &mut [f32]) -> WeightSums {
+    fn task(&self, src: &[f32], diff_dst: &[f32], task: &WeightTask, lane: &mut [f32]) -> usize {
         let WeightTask { oc, ic } = task;
         let (taps, channels) = (self.geometry.taps(), self.geometry.group_in());
         let (src_strides, dst_strides) = (self.geometry.src(), self.geometry.dst());
@@ -88,16 +88,14 @@ impl Runner {
                 );
             }
         }
-        WeightSums { sums: 0..taps * oc.len() * ic.len(), nr: ic.len() }
+        taps * oc.len() * ic.len()
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus packing, at 3.5 GHz.
     fn nanoseconds(&self, problem: &Problem) -> f64 {
         let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
         let (conv, [height, width]) = (self.geometry.conv(), self.geometry.output());
-        let lanes = problem.isa.lanes() as f64;
-        let vectors = nr as f64 / lanes;
-        let per_step = (vectors * mr as f64).max(vectors + mr as f64) / if lanes < 16.0 { 2.0 } else { 1.0 };
+        let per_step = self.kernel.step_cycles();
         let [oc, ic] = [self.geometry.group_out(), self.geometry.group_in()];
         let pixels = (height * width) as f64;
         let blocks = (pixels / self.blocking.kc as f64).ceil();
@@ -130,6 +128,7 @@ impl Execute<BackwardWeights> for Runner {
             workspace,
             lens,
             self.kernel.as_ref(),
+            None,
             &reduce,
         );
     }

@@ -239,9 +239,7 @@ impl PatchRunner {
     /// Cycles of the multiply-adds by tile efficiency, plus packing, at 3.5 GHz.
     fn nanoseconds(&self, problem: &Problem) -> f64 {
         let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
-        let lanes = problem.isa.lanes() as f64;
-        let vectors = nr as f64 / lanes;
-        let per_step = (vectors * mr as f64).max(vectors + mr as f64) / if lanes < 16.0 { 2.0 } else { 1.0 };
+        let per_step = self.kernel.step_cycles();
         let mut cycles = 0.0;
         for phase in &self.sides.phases {
             let positions = phase.axes[0].count * phase.axes[1].count;

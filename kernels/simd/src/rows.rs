@@ -42,6 +42,24 @@ impl<'a, const N: usize> Rows<'a, N> {
         Self { starts: core::array::from_fn(|i| rows[i].as_ptr()), len, marker: PhantomData }
     }
 
+    /// Rows that start at `offsets` of one slice and end with it.
+    ///
+    /// ```
+    /// use convolve_simd::Rows;
+    /// let rows = Rows::starting_at(&[1.0, 2.0, 3.0, 4.0], &[2, 0]);
+    /// assert_eq!((rows.len(), rows.at(1, 1).row(0), rows.at(1, 1).row(1)), (2, &[4.0][..], &[2.0][..]));
+    /// ```
+    ///
+    /// # Panics
+    /// When one starts beyond the end.
+    #[inline(always)]
+    pub fn starting_at(data: &'a [f32], offsets: &[usize; N]) -> Self {
+        let last = offsets.iter().fold(0, |last, offset| last.max(*offset));
+        assert!(last <= data.len(), "a row starts beyond the end");
+        let starts = core::array::from_fn(|i| data.as_ptr().wrapping_add(offsets[i]));
+        Self { starts, len: data.len() - last, marker: PhantomData }
+    }
+
     /// Elements of the shortest row.
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -88,4 +106,28 @@ impl<'a, const N: usize> RowsAt<'_, 'a, N> {
         // SAFETY: so these elements lie inside row `i`, which is borrowed for 'a.
         unsafe { core::slice::from_raw_parts(start, self.len) }
     }
+}
+
+/// `each!(I in 0 1 2 { .. })`: the block once for each number, which is a constant in it.
+///
+/// A loop over an array of sums would do, if LLVM unrolled loops of more than ten rounds whose rounds differ; it does not, and the sums are
+/// then in memory (a quarter of the speed). Conditions in the block are best `const { .. }`: what is false is then never compiled.
+///
+/// ```
+/// let mut sum = 0;
+/// convolve_simd::each!(I in 1 2 3 {
+///     if const { I != 2 } {
+///         sum += I;
+///     }
+/// });
+/// assert_eq!(sum, 4);
+/// ```
+#[macro_export]
+macro_rules! each {
+    ($i:ident in $($n:literal)* $body:block) => {{
+        $({
+            const $i: usize = $n;
+            $body
+        })*
+    }};
 }

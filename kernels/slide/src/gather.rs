@@ -6,34 +6,34 @@
 //! serves every pair (r, k) with `r*ST + k = i`. Lanes are channels or pixels as in the sweep; where they are pixels the lanes of a
 //! sum are added at the very end.
 
-use crate::sweep::{MAX_K, each};
-use convolve_simd::{Isa, Rows, Simd, dispatch};
+use crate::sweep::{KERNELS, MAX_K, place};
+use convolve_simd::{Isa, Rows, Simd, dispatch, each};
 use core::ops::Range;
 
-/// Rows of `diff_dst` of a call.
+/// Rows of `diff_dst` of a call, or a single one.
 pub(crate) const R: usize = 4;
 /// Columns whose sums fit the registers, for 1 to 7 kernel rows: B*K sums, R rows and one input.
 pub(crate) const COLUMNS: [usize; MAX_K] = [6, 4, 3, 2, 2, 1, 1];
 
 /// Everything that one call reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Gather<'a> {
     /// Input rows, (R - 1)*ST + K of them.
     pub(crate) rows: &'a [&'a [f32]],
-    /// Rows of `diff_dst`, R of them.
+    /// Rows of `diff_dst`: R of them, or one.
     pub(crate) diffs: &'a [&'a [f32]],
     /// Columns of the window.
     pub(crate) columns: &'a [Column],
     /// Positions of a row.
-    pub(crate) positions: usize,
+    pub(crate) positions: Range<usize>,
     /// Floats from one position to the next, in the input rows and in `diff_dst`.
     pub(crate) steps: [usize; 2],
     /// Groups of R rows, one after the other.
     pub(crate) groups: usize,
     /// Floats from one group to the next, in the input rows and in `diff_dst`.
     pub(crate) group_steps: [usize; 2],
-    /// Whether vectors may reach beyond the end of a row: what is there is zero then.
-    pub(crate) part: bool,
+    /// Lanes of a vector that are read; others are not touched, and zero.
+    pub(crate) lanes: usize,
 }
 
 /// A column of the window.
@@ -55,7 +55,15 @@ pub(crate) trait Gatherer: Send + Sync {
 }
 
 #[inline(always)]
-fn gather<S: Simd, const PART: bool, const K: usize, const ST: usize, const B: usize, const N: usize>(
+fn gather<
+    S: Simd,
+    const PART: bool,
+    const K: usize,
+    const ST: usize,
+    const B: usize,
+    const R: usize,
+    const N: usize,
+>(
     s: S,
     call: &Gather<'_>,
     sums: &mut [f32],
@@ -71,24 +79,24 @@ fn gather<S: Simd, const PART: bool, const K: usize, const ST: usize, const B: u
     }
     for group in 0..call.groups {
         let start = call.group_steps.map(|step| group * step);
-        for position in 0..call.positions {
+        for position in call.positions.clone() {
             let at = start[1] + position * call.steps[1];
-            let at = if PART { diffs.up_to(at, S::LANES) } else { diffs.at(at, S::LANES) };
+            let at = diffs.at(at, if PART { call.lanes } else { S::LANES });
             let mut diff = [s.splat(0.0); R];
             for r in 0..R {
                 diff[r] = s.in_order(if PART { s.load_first(at.row(r)) } else { s.load(at.row(r)) });
             }
             let x = start[0] + position * call.steps[0];
             each!(Q in 0 1 2 3 4 5 {
-                if Q < B && position.wrapping_sub(columns[Q].first) < columns[Q].count {
+                if const { Q < B } && position.wrapping_sub(columns[Q].first) < columns[Q].count {
                     let x = x.wrapping_add(columns[Q].offset);
-                    let rows = if PART { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
+                    let rows = rows.at(x, if PART { call.lanes } else { S::LANES });
                     each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 {
-                        if I < N {
+                        if const { I < N } {
                             let value = s.in_order(if PART { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) });
                             each!(J in 0 1 2 3 4 5 6 {
-                                let r = I.wrapping_sub(J) / ST;
-                                if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
+                                let r = const { I.wrapping_sub(J) / ST };
+                                if const { J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && I.wrapping_sub(J) / ST < R } {
                                     acc[Q][J] = s.in_order(s.mul_add(value, diff[r], acc[Q][J]));
                                 }
                             });
@@ -108,39 +116,41 @@ fn gather<S: Simd, const PART: bool, const K: usize, const ST: usize, const B: u
 
 type Entry<S> = fn(S, &Gather<'_>, &mut [f32]);
 
-/// `[stride - 1][k - 1][part][columns - 1]`.
+/// `[part][columns - 1]`.
+type Entries<S> = [&'static [Entry<S>]; 2];
+
+/// Tables of function pointers, by the place of K in [`KERNELS`]: R rows with stride 1 or 2, and single rows.
 struct Table<S>(core::marker::PhantomData<S>);
 
 macro_rules! table {
-    ($($k:literal: $($b:literal)*;)*) => { [table!(@stride 1; $($k: $($b)*;)*), table!(@stride 2; $($k: $($b)*;)*)] };
-    (@stride $stride:literal; $($k:literal: $($b:literal)*;)*) => {
-        [$([&[$(table!(@entry false $k $stride $b)),*], &[$(table!(@entry true $k $stride $b)),*]]),*]
+    ($rows:literal $stride:literal; $($k:literal: $($b:literal)*;)*) => {
+        [$([
+            &[$(table!(@entry false $rows $stride $k $b)),*],
+            &[$(table!(@entry true $rows $stride $k $b)),*],
+        ]),*]
     };
-    (@entry $part:literal $k:literal $stride:literal $b:literal) => {
+    (@entry $part:literal $rows:literal $stride:literal $k:literal $b:literal) => {
         |s, call, sums| s.vectorize(#[inline(always)] |s| {
-            gather::<S, $part, $k, $stride, $b, { (R - 1) * $stride + $k }>(s, call, sums);
+            gather::<S, $part, $k, $stride, $b, $rows, { ($rows - 1) * $stride + $k }>(s, call, sums);
         })
     };
 }
 
-impl<S: Simd> Table<S> {
-    #[expect(clippy::type_complexity, reason = "a table with four indices")]
-    const ENTRIES: [[[&'static [Entry<S>]; 2]; MAX_K]; 2] = table! {
-        1: 1 2 3 4 5 6;
-        2: 1 2 3 4;
-        3: 1 2 3;
-        4: 1 2;
-        5: 1 2;
-        6: 1;
-        7: 1;
+macro_rules! tables {
+    ($($rows:literal $stride:literal)*) => {
+        [$(table!($rows $stride; 1: 1 2 3 4 5 6; 2: 1 2 3 4; 3: 1 2 3; 4: 1 2; 5: 1 2; 7: 1;)),*]
     };
+}
+
+impl<S: Simd> Table<S> {
+    const ENTRIES: [[Entries<S>; KERNELS.len()]; 3] = tables!(4 1  4 2  1 1);
 }
 
 impl<S: Simd> Gatherer for S {
     fn gather(&self, k: usize, stride: usize, call: &Gather<'_>, sums: &mut [f32]) {
-        Table::<S>::ENTRIES[stride - 1][k - 1][usize::from(call.part)][call.columns.len() - 1](
-            *self, call, sums,
-        );
+        let table = if call.diffs.len() == R { stride - 1 } else { 2 };
+        let part = usize::from(call.lanes < S::LANES);
+        Table::<S>::ENTRIES[table][place(&KERNELS, k)][part][call.columns.len() - 1](*self, call, sums);
     }
 
     fn fold(&self, sums: &mut [f32]) {

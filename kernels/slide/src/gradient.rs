@@ -9,12 +9,13 @@
 //!     add the lanes of each sum, where they are pixels, and write it in the order of the weights
 //! ```
 //!
-//! Where fewer than four rows are left the rest are rows of zeros, so a `src` that is not finite may make NaN in more weights than its own.
+//! Rows that are left over are taken one by one, and lanes beyond the last pixel are not read: a `src` that is not finite touches no weight but
+//! its own. Padding is multiplied, as zeros, by `diff_dst`.
 
 use crate::Slide;
 use crate::gather::{Column, Gather, Gatherer, R, blocks, gatherer};
 use crate::run::{Planes, prepare};
-use crate::sweep::{MAX_ROWS, RowCopy, Sweeper, sweeper};
+use crate::sweep::{MAX_ROWS, Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute, Geometry,
@@ -128,17 +129,12 @@ impl Runner {
     }
 
     fn zeros_len(&self) -> usize {
-        let row = match self.planes {
-            None => self.sides.input.strides.row,
-            Some(_) => self.prepared_len(),
-        };
-        row.max(self.diffs().0)
+        if self.planes.is_none() { self.sides.input.strides.row } else { 0 }
     }
 
-    /// Whether `diff_dst` is copied to planes whose rows are whole vectors, zeros behind the last pixel.
+    /// Whether `diff_dst` is copied to planes.
     fn copies(&self) -> bool {
-        let ragged = !self.sides.output.size[1].is_multiple_of(self.sweeper.lanes());
-        self.planes.is_some() && (self.sides.layout == Layout::Nhwc || ragged)
+        self.planes.is_some() && self.sides.layout == Layout::Nhwc
     }
 
     /// Floats of a row of `diff_dst` as it is read, and those of all copied ones.
@@ -146,7 +142,7 @@ impl Runner {
         match &self.planes {
             None => (self.sides.output.strides.row, 0),
             Some(planes) => {
-                let row = self.sides.output.size[1].next_multiple_of(self.sweeper.lanes());
+                let row = self.sides.output.size[1];
                 let rows = self.channels.min(self.sides.output.channels) * planes.block;
                 (row, if self.copies() { rows * row } else { 0 })
             }
@@ -178,17 +174,7 @@ impl Runner {
                     while start < channels.end {
                         let end = channels.end.min((start / group + 1) * group);
                         let sums = &mut sums[(start - channels.start) * self.panel()..];
-                        self.by_planes(
-                            src,
-                            diff_dst,
-                            planes,
-                            image,
-                            &(start..end),
-                            zeros,
-                            prepared,
-                            diffs,
-                            sums,
-                        );
+                        self.by_planes(src, diff_dst, planes, image, &(start..end), prepared, diffs, sums);
                         start = end;
                     }
                 }
@@ -211,36 +197,37 @@ impl Runner {
         let (window, chain, axis) = (&self.window, &self.window.chain, &self.window.phase.axes[0]);
         let input = |first: usize, i: usize| {
             let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
-            (0..height as isize).contains(&row).then_some(row as usize * from.row)
+            (0..height as isize).contains(&row).then(|| row as usize * from.row)
         };
         let inside = |first: usize| input(first, 0).is_some() && input(first, chain.rows(R) - 1).is_some();
         // Vectors of channels that share cache lines follow each other while the lines are still in L1.
         let line = 2 * lanes * self.sides.output.size[1] * (R + chain.rows(R));
         let most = (L1 / line).max(1);
         for_each_rows(chain.leap, 0..out_height, most, &inside, &mut |Rows { first, count, groups }| {
+            let read = chain.rows(count);
             for (vector, sums) in channels.clone().step_by(lanes).zip(sums.chunks_exact_mut(self.panel())) {
                 let mut inputs = [zeros; MAX_ROWS];
-                for (i, to) in inputs[..chain.rows(R)].iter_mut().enumerate() {
+                for (i, to) in inputs[..read].iter_mut().enumerate() {
                     *to = match input(first, i) {
                         Some(row) => &src[row + vector..],
                         None => &zeros[vector..from.row],
                     };
                 }
-                let diffs = core::array::from_fn::<_, R, _>(|r| match r < count {
-                    true => &diff_dst[(first + r * chain.leap) * to.row + vector..],
-                    false => &zeros[vector..to.row],
-                });
+                let mut diffs = [diff_dst; R];
+                for (r, row) in diffs[..count].iter_mut().enumerate() {
+                    *row = &diff_dst[(first + r * chain.leap) * to.row + vector..];
+                }
                 let step = R * chain.leap;
                 for columns in blocks(chain.k, self.columns.len()) {
                     let call = Gather {
-                        rows: &inputs[..chain.rows(R)],
-                        diffs: &diffs,
+                        rows: &inputs[..read],
+                        diffs: &diffs[..count],
                         columns: &self.columns[columns.clone()],
-                        positions: self.sides.output.size[1],
+                        positions: 0..self.sides.output.size[1],
                         steps: [window.advance, to.column],
                         groups,
                         group_steps: [step * axis.advance * from.row, step * to.row],
-                        part: vector + lanes > self.sides.output.channels,
+                        lanes: lanes.min(self.sides.output.channels - vector),
                     };
                     self.gatherer.gather(
                         chain.k,
@@ -262,7 +249,6 @@ impl Runner {
         planes: &Planes,
         image: usize,
         channels: &Range<usize>,
-        zeros: &[f32],
         prepared: &mut [f32],
         diffs: &mut [f32],
         sums: &mut [f32],
@@ -302,19 +288,6 @@ impl Runner {
                     planes.block * diff_row,
                 );
             }
-            for channel in channels.clone().filter(|_| sides.layout == Layout::Nchw && self.copies()) {
-                let from = &diff_dst[channel * to.channel + block.start * to.row..];
-                let copy = RowCopy {
-                    rows: block.len(),
-                    by: 1,
-                    len: width,
-                    from_len: width,
-                    from_pitch: to.row,
-                    to_pitch: diff_row,
-                };
-                let place = (channel - channels.start) * planes.block * diff_row;
-                sweeper.copy_rows(&copy, from, &mut diffs[place..]);
-            }
             let step = R * chain.leap;
             for_each_rows(
                 chain.leap,
@@ -323,7 +296,7 @@ impl Runner {
                 &|_| true,
                 &mut |Rows { first, count, groups }| {
                     let position = first - block.start;
-                    let mut inputs = [zeros; MAX_ROWS];
+                    let mut inputs = [&*prepared; MAX_ROWS];
                     for (i, to) in inputs[..chain.rows(count)].iter_mut().enumerate() {
                         *to = &prepared[(position * axis.advance + i * chain.unit) * pitch..];
                     }
@@ -332,27 +305,29 @@ impl Runner {
                             true => (&*diffs, (channel - channels.start) * planes.block * diff_row, diff_row),
                             false => (diff_dst, channel * to.channel + block.start * to.row, to.row),
                         };
-                        let diffs = core::array::from_fn::<_, R, _>(|r| match r < count {
-                            true => &data[start + (position + r * chain.leap) * row..],
-                            false => &zeros[..diff_row],
-                        });
+                        let mut rows = [data; R];
+                        for (r, to) in rows[..count].iter_mut().enumerate() {
+                            *to = &data[start + (position + r * chain.leap) * row..];
+                        }
                         for columns in blocks(chain.k, self.columns.len()) {
-                            let call = Gather {
-                                rows: &inputs[..chain.rows(R)],
-                                diffs: &diffs,
-                                columns: &self.columns[columns.clone()],
-                                positions: width.div_ceil(lanes),
-                                steps: [lanes, lanes],
-                                groups,
-                                group_steps: [step * axis.advance * pitch, step * row],
-                                part: false,
-                            };
-                            self.gatherer.gather(
-                                chain.k,
-                                chain.stride,
-                                &call,
-                                &mut sums[columns.start * chain.k * lanes..],
-                            );
+                            let sums = &mut sums[columns.start * chain.k * lanes..];
+                            // Whole vectors of pixels, then what is left of a row.
+                            let whole = width / lanes;
+                            for (positions, lanes_read) in
+                                [(0..whole, lanes), (whole..width.div_ceil(lanes), width % lanes)]
+                            {
+                                let call = Gather {
+                                    rows: &inputs[..chain.rows(count)],
+                                    diffs: &rows[..count],
+                                    columns: &self.columns[columns.clone()],
+                                    positions,
+                                    steps: [lanes, lanes],
+                                    groups,
+                                    group_steps: [step * axis.advance * pitch, step * row],
+                                    lanes: lanes_read,
+                                };
+                                self.gatherer.gather(chain.k, chain.stride, &call, sums);
+                            }
                         }
                     }
                 },
@@ -464,7 +439,7 @@ struct Rows {
     groups: usize,
 }
 
-/// Covers `rows` with groups of R rows, `leap` apart; up to `most` that are whole and `plain` go together.
+/// Covers `rows` with groups of R rows, `leap` apart; up to `most` that are `plain` go together. Fewer than R are taken one by one.
 fn for_each_rows(
     leap: usize,
     rows: Range<usize>,
@@ -473,19 +448,17 @@ fn for_each_rows(
     f: &mut dyn FnMut(Rows),
 ) {
     for start in rows.start..rows.end.min(rows.start + leap) {
-        let mut first = start;
-        while first < rows.end {
-            let count = |first: usize| rows.end.saturating_sub(first).div_ceil(leap).min(R);
-            let whole =
-                |group: usize| count(first + group * R * leap) == R && plain(first + group * R * leap);
-            let mut groups = 1;
-            if whole(0) {
-                while groups < most && whole(groups) {
-                    groups += 1;
-                }
-            }
-            f(Rows { first, count: count(first), groups });
-            first += groups * R * leap;
+        let (chain, step) = ((rows.end - start).div_ceil(leap), R * leap);
+        let mut group = 0;
+        while group < chain / R {
+            let first = start + group * step;
+            let more = (group..chain / R).take(most).take_while(|group| plain(start + group * step)).count();
+            let groups = more.max(1);
+            f(Rows { first, count: R, groups });
+            group += groups;
+        }
+        for row in chain / R * R..chain {
+            f(Rows { first: start + row * leap, count: 1, groups: 1 });
         }
     }
 }

@@ -4,10 +4,13 @@
 #[expect(clippy::needless_range_loop, reason = "sums must be indexed by constants of unrolled loops")]
 mod gather;
 mod gradient;
+mod outer;
 mod run;
 #[expect(clippy::needless_range_loop, reason = "accumulators must be indexed by constants of unrolled loops")]
 mod sweep;
 mod window;
+
+pub use outer::Outer;
 
 use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};
 

@@ -14,7 +14,7 @@
 //!
 //! Zeros stand for padding, so a weight that is not finite makes NaN at the border.
 
-use crate::sweep::{Init, MAX_ROWS, RowCopy, Sweep, Sweeper, sweeper};
+use crate::sweep::{Init, MAX_ROWS, RowCopy, Shape, Sweep, Sweeper, sweeper};
 use crate::window::{Chain, PaddedRow, Window};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
@@ -103,7 +103,11 @@ impl Runner {
             };
             start += panels * window.panel;
         }
-        let tile = windows.iter().map(|window| sweeper.rows(window.chain.k)).max().unwrap_or(1);
+        let tile = windows
+            .iter()
+            .filter_map(|window| sweeper.rows(window.chain.k).last().copied())
+            .max()
+            .unwrap_or(1);
         let (height, small) = (sides.output.size[0], geometry.macs() < MACS);
         let tasks = if small { 1 } else { TASKS.div_ceil(sides.batch.max(1)) };
         let (rows, groups) = match &planes {
@@ -303,32 +307,39 @@ impl Runner {
         let pitch = planes.padded[index].pitch;
         // Groups of one output channel are planes next to each other; else all channels of a group read the same ones.
         let next = if planes.groups > 1 { planes.plane * self.sides.input.channels } else { 0 };
+        // Planes that read the same input are swept together, as many at a time as fit the registers; one may be left.
+        let most = if planes.groups > 1 { 1 } else { self.sweeper.planes() };
+        let pairs = channels.len() / most * most;
         for_each_tile(chain, self.sweeper.rows(chain.k), block.clone(), &mut |tile, first| {
             let (count, position) = (chain.rows(tile), first - block.start);
             let mut at = [prepared; MAX_ROWS];
             for (i, at) in at[..count].iter_mut().enumerate() {
                 *at = &prepared[(position * vertical.advance + i * chain.unit) * pitch..];
             }
-            let sweep = Sweep {
-                rows: &at[..count],
-                weights: &task.packed[window.weights + channels.start * window.panel..],
-                columns: &window.columns,
-                spans: &window.spans,
-                advance: window.advance,
-                planes: channels.len(),
-                plane_steps: [next, window.panel],
-                block: usize::MAX,
-                init: match (task.finish.update, task.finish.epilogue.bias) {
-                    (Update::Accumulate, _) if planes.in_place => Init::Dst,
-                    (_, Some(bias)) => Init::Bias(&bias[channels.clone()]),
-                    _ => Init::Zero,
-                },
-                clamp: task.finish.epilogue.early_clamp(),
-                to: [plane, row + position * step, 0],
-                steps: [chain.leap * step, window.advance],
-                width: horizontal.count,
-            };
-            self.sweeper.sweep(window.shape, tile, &sweep, dst);
+            for (some, together) in [(0..pairs, most), (pairs..channels.len(), 1)] {
+                let first = channels.start + some.start;
+                let sweep = Sweep {
+                    rows: &at[..count],
+                    weights: &task.packed[window.weights + first * window.panel..],
+                    columns: &window.columns,
+                    spans: &window.spans,
+                    advance: window.advance,
+                    planes: some.len(),
+                    plane_steps: [next, window.panel],
+                    block: usize::MAX,
+                    init: match (task.finish.update, task.finish.epilogue.bias) {
+                        (Update::Accumulate, _) if planes.in_place => Init::Dst,
+                        (_, Some(bias)) => Init::Bias(&bias[first..][..some.len()]),
+                        _ => Init::Zero,
+                    },
+                    clamp: task.finish.epilogue.early_clamp(),
+                    to: [plane + some.start, row + position * step, 0],
+                    steps: [chain.leap * step, window.advance],
+                    width: horizontal.count,
+                };
+                let shape = Shape { planes: together, ..window.shape };
+                self.sweeper.sweep(shape, tile, &sweep, dst);
+            }
         });
     }
 }
@@ -512,15 +523,25 @@ fn put<'a>(update: Update, to: impl Iterator<Item = &'a mut f32>, from: &[f32]) 
     }
 }
 
-/// Calls `f(rows, first position)` for tiles of at most `most` rows that cover `positions`: chain by chain, since only every `leap`-th
-/// shares input rows.
-fn for_each_tile(chain: &Chain, most: usize, positions: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
+/// Calls `f(rows, first position)` for tiles that cover `positions`, chain by chain, since only every `leap`-th shares input rows. Tiles have
+/// one of `sizes` rows; as few as possible of the two largest, else the largest first.
+fn for_each_tile(chain: &Chain, sizes: &[usize], positions: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
+    let [.., most] = *sizes else { unreachable!("there are tiles") };
     for start in positions.start..positions.end.min(positions.start + chain.leap) {
         let rows = (positions.end - start).div_ceil(chain.leap);
         let tiles = rows.div_ceil(most);
-        for tile in 0..tiles {
-            let [first, end] = [tile, tile + 1].map(|tile| tile * rows / tiles);
-            f(end - first, start + first * chain.leap);
+        let even = rows > most && tiles * most - rows <= tiles && sizes.contains(&(most - 1));
+        let mut done = 0;
+        while done < rows {
+            let tile = match even {
+                true if done < (rows - tiles * (most - 1)) * most => most,
+                true => most - 1,
+                false => {
+                    *sizes.iter().rev().find(|size| **size <= rows - done).expect("a tile may have one row")
+                }
+            };
+            f(tile, start + done * chain.leap);
+            done += tile;
         }
     }
 }
@@ -528,34 +549,38 @@ fn for_each_tile(chain: &Chain, most: usize, positions: Range<usize>, f: &mut dy
 impl Planes {
     /// `least` rows of a block are prepared together, if they fit at all.
     pub(crate) fn new(sides: &Sides, lanes: usize, least: usize) -> Result<Self, Unsupported> {
+        let len = |planes: &Self| planes.plane.saturating_mul(sides.input.channels);
+        let mut block = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
+        let mut planes = Self::of_rows(sides, lanes, block);
+        while block > 1 && len(&planes) > if block > least { BLOCK } else { MOST } {
+            block = if block > least {
+                block.div_ceil(2).next_multiple_of(least).min(block - 1)
+            } else {
+                block / 2
+            };
+            planes = Self::of_rows(sides, lanes, block);
+        }
+        if len(&planes) > MOST {
+            return Err(Unsupported("the prepared rows of one output row do not fit a second-level cache"));
+        }
+        if sides.output.channels == 1 {
+            planes.groups = (BLOCK / len(&planes).max(1)).clamp(1, sides.groups);
+        }
+        Ok(planes)
+    }
+
+    /// `block` rows are prepared together.
+    pub(crate) fn of_rows(sides: &Sides, lanes: usize, block: usize) -> Self {
         let padded = sides.phases.iter().map(|phase| PaddedRow::new(&phase.axes[1], lanes));
         let padded: Vec<PaddedRow> = padded.collect();
         let pitch = padded.iter().map(|padded| padded.pitch).max().unwrap_or(0);
-        let rows = |block: usize| {
-            let axes = sides.phases.iter().map(|phase| phase.axes[0]);
-            let reach =
-                axes.map(|axis| (block - 1) * axis.advance + (axis.taps.count - 1) * axis.taps.step_d + 1);
-            reach.max().unwrap_or(0)
-        };
-        let height = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
-        let len = |block: usize| rows(block).saturating_mul(pitch).saturating_mul(sides.input.channels);
-        let mut block = height;
-        while block > least && len(block) > BLOCK {
-            block = block.div_ceil(2).next_multiple_of(least).min(block - 1);
-        }
-        while block > 1 && len(block) > MOST {
-            block /= 2;
-        }
-        if len(block) > MOST {
-            return Err(Unsupported("the prepared rows of one output row do not fit a second-level cache"));
-        }
+        let axes = sides.phases.iter().map(|phase| phase.axes[0]);
+        let reach =
+            axes.map(|axis| (block - 1) * axis.advance + (axis.taps.count - 1) * axis.taps.step_d + 1);
+        let reach = reach.max().unwrap_or(0);
         let in_place =
             sides.layout == Layout::Nchw && sides.phases.iter().all(|phase| phase.axes[1].step == 1);
-        let groups = match sides.output.channels {
-            1 => (BLOCK / len(block).max(1)).clamp(1, sides.groups),
-            _ => 1,
-        };
-        Ok(Self { padded, block, reach: rows(block), groups, plane: rows(block) * pitch, in_place })
+        Self { padded, block, reach, groups: 1, plane: reach.saturating_mul(pitch), in_place }
     }
 }
 

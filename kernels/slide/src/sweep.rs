@@ -16,11 +16,16 @@
 
 use convolve_core::BlockMut;
 use convolve_gemm::UNCLAMPED;
-use convolve_simd::{Isa, Rows, Simd, dispatch};
+use convolve_simd::{Isa, Rows, Simd, dispatch, each};
 use core::ops::Range;
 
+/// Output rows that tiles may have. Any number of rows is a sum of these, and images of 7, 14, 28, 56 rows are whole tiles of 7 or 8; a kernel
+/// for each of 1 to 8 would double what there is to compile.
+const ROWS: [usize; 5] = [1, 2, 4, 7, 8];
 /// Most output rows of any tile.
 pub(crate) const MAX_R: usize = 8;
+/// Kernel rows that tiles may have.
+pub(crate) const KERNELS: [usize; 6] = [1, 2, 3, 4, 5, 7];
 /// Most kernel rows of a column.
 pub(crate) const MAX_K: usize = 7;
 /// Most input rows of a tile.
@@ -73,10 +78,12 @@ pub(crate) struct Sweep<'a> {
 pub(crate) struct Shape {
     /// Whether weights are numbers that serve all lanes.
     pub(crate) splat: bool,
-    /// Kernel rows, 1 to [`MAX_K`].
+    /// Kernel rows, one of [`KERNELS`].
     pub(crate) k: usize,
     /// Input rows from one output row to the next: 1 or 2.
     pub(crate) stride: usize,
+    /// Planes that are swept together, 1 or 2: they read the same input.
+    pub(crate) planes: usize,
 }
 
 /// `to[row*to_pitch + i] = from[row*from_pitch + i*by]` for `rows` rows of `len` numbers, taken from `from_len` of them.
@@ -122,8 +129,10 @@ fn every_second(from: &[f32], to: &mut [f32]) {
 pub(crate) trait Sweeper: Send + Sync {
     /// Lanes of a vector.
     fn lanes(&self) -> usize;
-    /// Most output rows of a sweep with K kernel rows.
-    fn rows(&self, k: usize) -> usize;
+    /// Output rows that a sweep with K kernel rows may have, in increasing order.
+    fn rows(&self, k: usize) -> &'static [usize];
+    /// Most planes that are swept together.
+    fn planes(&self) -> usize;
     /// Computes `rows` output rows.
     fn sweep(&self, shape: Shape, rows: usize, sweep: &Sweep<'_>, dst: &mut BlockMut<'_, f32>);
     /// Copies every `by`-th number of some rows.
@@ -132,27 +141,29 @@ pub(crate) trait Sweeper: Send + Sync {
     fn by_turns(&self, even: &[f32], odd: &[f32], to: &mut [f32]);
 }
 
-/// `each!(I in 0 1 2 { .. })`: the block once for each number, which is a constant in it. A loop would do, if LLVM unrolled loops of more
-/// than ten rounds whose rounds differ; it does not, and the sums are then in memory (a quarter of the speed).
-macro_rules! each {
-    ($i:ident in $($n:literal)* $body:block) => {
-        $({
-            const $i: usize = $n;
-            $body
-        })*
-    };
+/// Where a tile works.
+#[derive(Clone, Copy)]
+struct Place<'a, V, const D: usize> {
+    /// The columns of the window that lie inside, and their weights, those of the first plane first.
+    columns: &'a [usize],
+    weights: [&'a [f32]; D],
+    /// What the sums of each plane start from.
+    start: [V; D],
+    /// Where it reads (without the column) and where it writes.
+    x: usize,
+    at: usize,
+    /// Outputs of the last vector, where they are fewer than its lanes.
+    part: usize,
 }
 
-pub(crate) use each;
-
-/// One tile: R rows of one vector. `weights` are those of its columns, `x` is where it reads (without the column), `at` where it is
-/// written, `part` how much of the vector.
+/// One tile: R rows of X neighbouring positions in D planes. Planes share the input, positions the weights.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
 fn tile<
     S: Simd,
     const SPLAT: bool,
     const PART: bool,
+    const D: usize,
+    const X: usize,
     const K: usize,
     const ST: usize,
     const R: usize,
@@ -161,97 +172,148 @@ fn tile<
     s: S,
     call: &Sweep<'_>,
     rows: &Rows<'_, N>,
-    columns: &[usize],
-    weights: &[f32],
-    start: S::F32,
-    x: usize,
-    dst: &mut [&mut [f32]; R],
-    at: usize,
-    part: usize,
+    place: Place<'_, S::F32, D>,
+    dst: &mut [[&mut [f32]; R]; D],
 ) {
+    let Place { columns, weights, start, x, at, part } = place;
     let width = if SPLAT { 1 } else { S::LANES };
-    let mut acc = [start; R];
-    if call.init == Init::Dst {
-        for r in 0..R {
-            acc[r] = if PART { s.load_first(&dst[r][at..at + part]) } else { s.load(&dst[r][at..]) };
+    let mut acc = [[[start[0]; R]; X]; D];
+    for d in 0..D {
+        for p in 0..X {
+            for r in 0..R {
+                let from = &dst[d][r][at + p * call.steps[1]..];
+                acc[d][p][r] = match call.init {
+                    Init::Dst if PART => s.load_first(&from[..part]),
+                    Init::Dst => s.load(from),
+                    _ => start[d],
+                };
+            }
         }
     }
-    for (column, weights) in columns.iter().zip(weights.chunks_exact(K * width)) {
-        let mut w = [s.splat(0.0); K];
-        for k in 0..K {
-            w[k] = if SPLAT { s.splat(weights[k]) } else { s.load(&weights[k * width..]) };
+    let weights = weights.map(|weights| &weights[..columns.len() * K * width]);
+    for (index, column) in columns.iter().enumerate() {
+        let mut w = [[s.splat(0.0); K]; D];
+        for d in 0..D {
+            let weights = &weights[d][index * K * width..][..K * width];
+            for k in 0..K {
+                w[d][k] = if SPLAT { s.splat(weights[k]) } else { s.load(&weights[k * width..]) };
+            }
         }
-        let x = x.wrapping_add(*column);
-        let rows = if PART && !SPLAT { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
-        each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 {
-            if I < N {
-                let value = if PART && !SPLAT { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) };
-                let value = s.in_order(value);
-                each!(J in 0 1 2 3 4 5 6 {
-                    let r = I.wrapping_sub(J) / ST;
-                    if J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && r < R {
-                        // In order: a step that nothing waits for would be put off, and its operands kept.
-                        acc[r] = s.in_order(s.mul_add(value, w[J], acc[r]));
+        each!(POS in 0 1 {
+            if const { POS < X } {
+                let x = x.wrapping_add(*column).wrapping_add(POS * call.advance);
+                let rows = if PART && !SPLAT { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
+                each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 {
+                    if const { I < N } {
+                        let value = if PART && !SPLAT { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) };
+                        let value = s.in_order(value);
+                        each!(J in 0 1 2 3 4 5 6 {
+                            let r = const { I.wrapping_sub(J) / ST };
+                            if const { J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && I.wrapping_sub(J) / ST < R } {
+                                for d in 0..D {
+                                    // In order: a step that nothing waits for would be put off, and its operands kept.
+                                    acc[d][POS][r] = s.in_order(s.mul_add(value, w[d][J], acc[d][POS][r]));
+                                }
+                            }
+                        });
+                        // Read once more, so that no sum moves into its register: each would need a copy at the end of the round.
+                        s.in_order(value);
                     }
                 });
-                // Read once more, so that no sum moves into its register: each would need a copy at the end of the round.
-                s.in_order(value);
             }
         });
     }
     if call.clamp != UNCLAMPED {
         let [least, greatest] = call.clamp.map(|bound| s.splat(bound));
-        for r in 0..R {
-            acc[r] = s.min(greatest, s.max(least, acc[r]));
+        for d in 0..D {
+            for p in 0..X {
+                for r in 0..R {
+                    acc[d][p][r] = s.min(greatest, s.max(least, acc[d][p][r]));
+                }
+            }
         }
     }
-    for r in 0..R {
-        if PART {
-            s.store_first(acc[r], &mut dst[r][at..at + part])
-        } else {
-            s.store(acc[r], &mut dst[r][at..])
+    for d in 0..D {
+        for p in 0..X {
+            for r in 0..R {
+                let to = &mut dst[d][r][at + p * call.steps[1]..];
+                if PART { s.store_first(acc[d][p][r], &mut to[..part]) } else { s.store(acc[d][p][r], to) }
+            }
         }
     }
 }
 
+/// A sweep over D planes at a time, which must divide their number, and up to X positions at a time.
 #[inline(always)]
-fn sweep<S: Simd, const SPLAT: bool, const K: usize, const ST: usize, const R: usize, const N: usize>(
+fn sweep<
+    S: Simd,
+    const SPLAT: bool,
+    const D: usize,
+    const X: usize,
+    const K: usize,
+    const ST: usize,
+    const R: usize,
+    const N: usize,
+>(
     s: S,
     call: &Sweep<'_>,
     dst: &mut BlockMut<'_, f32>,
 ) {
     let rows: Rows<'_, N> = Rows::new(call.rows);
     let (width, vectors) = if SPLAT { (1, 1) } else { (S::LANES, call.width.div_ceil(S::LANES)) };
-    for plane in 0..call.planes {
-        let mut dst: [&mut [f32]; R] = dst.rows(call.to[0] + plane, call.to[1], call.steps[0]);
+    for plane in (0..call.planes).step_by(D) {
+        let mut dst: [[&mut [f32]; R]; D] =
+            dst.planes_of_rows([call.to[0] + plane, call.to[1]], call.steps[0]);
         for first in (0..vectors).step_by(call.block) {
             for Span { positions, columns } in call.spans {
-                let within = columns.start * K * width..columns.end * K * width;
+                let within = columns.start * K * width;
                 let columns = &call.columns[columns.clone()];
-                for position in positions.clone() {
-                    let x = position * call.advance + plane * call.plane_steps[0];
-                    let at = call.to[2] + position * call.steps[1];
+                let mut position = positions.start;
+                while position < positions.end {
+                    let all =
+                        position + X <= positions.end && (!SPLAT || (position + X) * S::LANES <= call.width);
                     for lane in (first..vectors.min(first + call.block)).map(|vector| vector * S::LANES) {
-                        let panel =
-                            if SPLAT { plane * call.plane_steps[1] } else { lane * K * call.columns.len() };
-                        let weights = &call.weights[panel..][within.clone()];
-                        let start = match call.init {
-                            Init::Bias(bias) if SPLAT => s.splat(bias[plane]),
+                        let panel = |d: usize| match SPLAT {
+                            true => (plane + d) * call.plane_steps[1],
+                            false => lane * K * call.columns.len(),
+                        };
+                        let start = |d: usize| match call.init {
+                            Init::Bias(bias) if SPLAT => s.splat(bias[plane + d]),
                             Init::Bias(bias) => s.load_first(&bias[lane..]),
                             _ => s.splat(0.0),
                         };
-                        let part = call.width - if SPLAT { position * S::LANES } else { lane };
-                        let (x, at) = (x + lane, at + lane);
-                        if part >= S::LANES {
-                            tile::<S, SPLAT, false, K, ST, R, N>(
-                                s, call, &rows, columns, weights, start, x, &mut dst, at, part,
-                            );
-                        } else {
-                            tile::<S, SPLAT, true, K, ST, R, N>(
-                                s, call, &rows, columns, weights, start, x, &mut dst, at, part,
-                            );
+                        let (mut starts, mut weights) = ([s.splat(0.0); D], [call.weights; D]);
+                        for d in 0..D {
+                            starts[d] = start(d);
+                            weights[d] = &call.weights[panel(d) + within..];
+                        }
+                        let place = Place {
+                            columns,
+                            weights,
+                            start: starts,
+                            x: position * call.advance + plane * call.plane_steps[0] + lane,
+                            at: call.to[2] + position * call.steps[1] + lane,
+                            part: call.width - if SPLAT { position * S::LANES } else { lane },
+                        };
+                        let (whole, count) = (place.part >= S::LANES, if all { X } else { 1 });
+                        if X > 1 && all && whole {
+                            tile::<S, SPLAT, false, D, X, K, ST, R, N>(s, call, &rows, place, &mut dst);
+                            continue;
+                        }
+                        for p in 0..count {
+                            let place = Place {
+                                x: place.x + p * call.advance,
+                                at: place.at + p * call.steps[1],
+                                ..place
+                            };
+                            if whole {
+                                tile::<S, SPLAT, false, D, 1, K, ST, R, N>(s, call, &rows, place, &mut dst);
+                            } else {
+                                tile::<S, SPLAT, true, D, 1, K, ST, R, N>(s, call, &rows, place, &mut dst);
+                            }
                         }
                     }
+                    position += if all { X } else { 1 };
                 }
             }
         }
@@ -264,27 +326,36 @@ pub(crate) const fn most_rows(registers: usize, k: usize) -> usize {
     if rows < MAX_R { rows } else { MAX_R }
 }
 
+/// Planes, or positions, that a tile takes together: two where the registers hold them. Then no sum waits for its last addition, and a
+/// weight, or an input, is loaded once for both.
+pub(crate) const fn together(registers: usize) -> usize {
+    if registers >= 32 { 2 } else { 1 }
+}
+
 type Entry<S> = fn(S, &Sweep<'_>, &mut BlockMut<'_, f32>);
 
-/// A static table of function pointers, as in the product's micro-kernel, and for the same reason: `[stride - 1][k - 1][rows - 1]`.
-struct Table<S, const SPLAT: bool>(core::marker::PhantomData<S>);
+/// A static table of function pointers, as in the product's micro-kernel, and for the same reason: `[stride - 1][k][rows]`, by their
+/// places in [`KERNELS`] and [`ROWS`].
+struct Table<S, const SPLAT: bool, const D: usize>(core::marker::PhantomData<S>);
 
 macro_rules! table {
     ($($k:literal)*) => { [table!(@stride 1; $($k)*), table!(@stride 2; $($k)*)] };
-    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 3 4 5 6 7 8)),*] };
+    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 4 7 8)),*] };
     (@rows $stride:literal $k:literal; $($r:literal)*) => {
         [$(|s, call, dst| s.vectorize(#[inline(always)] |s| {
-            if const { $r <= most_rows(S::REGISTERS, $k) } {
-                sweep::<S, SPLAT, $k, $stride, $r, { ($r - 1) * $stride + $k }>(s, call, dst);
+            if const { $r > most_rows(S::REGISTERS, $k) || D > together(S::REGISTERS) } {
+                unreachable!("{} rows of {} planes do not fit the registers", $r, D);
+            } else if const { D == 1 && together(S::REGISTERS) == 2 } {
+                sweep::<S, SPLAT, D, 2, $k, $stride, $r, { ($r - 1) * $stride + $k }>(s, call, dst);
             } else {
-                unreachable!("{} rows do not fit the registers", $r);
+                sweep::<S, SPLAT, D, 1, $k, $stride, $r, { ($r - 1) * $stride + $k }>(s, call, dst);
             }
         })),*]
     };
 }
 
-impl<S: Simd, const SPLAT: bool> Table<S, SPLAT> {
-    const ENTRIES: [[[Entry<S>; MAX_R]; MAX_K]; 2] = table!(1 2 3 4 5 6 7);
+impl<S: Simd, const SPLAT: bool, const D: usize> Table<S, SPLAT, D> {
+    const ENTRIES: [[[Entry<S>; ROWS.len()]; KERNELS.len()]; 2] = table!(1 2 3 4 5 7);
 }
 
 impl<S: Simd> Sweeper for S {
@@ -292,13 +363,23 @@ impl<S: Simd> Sweeper for S {
         S::LANES
     }
 
-    fn rows(&self, k: usize) -> usize {
-        most_rows(S::REGISTERS, k)
+    fn rows(&self, k: usize) -> &'static [usize] {
+        let most = most_rows(S::REGISTERS, k);
+        &ROWS[..ROWS.iter().filter(|rows| **rows <= most).count()]
+    }
+
+    fn planes(&self) -> usize {
+        together(S::REGISTERS)
     }
 
     fn sweep(&self, shape: Shape, rows: usize, sweep: &Sweep<'_>, dst: &mut BlockMut<'_, f32>) {
-        let table = if shape.splat { &Table::<S, true>::ENTRIES } else { &Table::<S, false>::ENTRIES };
-        table[shape.stride - 1][shape.k - 1][rows - 1](*self, sweep, dst);
+        let table = match (shape.splat, shape.planes) {
+            (false, _) => &Table::<S, false, 1>::ENTRIES,
+            (true, 1) => &Table::<S, true, 1>::ENTRIES,
+            (true, _) => &Table::<S, true, 2>::ENTRIES,
+        };
+        let [k, rows] = [place(&KERNELS, shape.k), place(&ROWS, rows)];
+        table[shape.stride - 1][k][rows](*self, sweep, dst);
     }
 
     fn copy_rows(&self, copy: &RowCopy, from: &[f32], to: &mut [f32]) {
@@ -332,6 +413,10 @@ impl<S: Simd> Sweeper for S {
             },
         );
     }
+}
+
+pub(crate) fn place(list: &[usize], number: usize) -> usize {
+    list.iter().position(|entry| *entry == number).expect("the tile is in the table")
 }
 
 /// The sweeps of an instruction set.

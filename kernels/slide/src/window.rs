@@ -1,6 +1,6 @@
 //! A phase as sweeps see it: which output rows share input rows, and the list of columns of the window.
 
-use crate::sweep::{MAX_K, Shape, Span};
+use crate::sweep::{KERNELS, Shape, Span};
 use convolve_core::phase::{AxisPhase, Phase};
 
 /// Output rows that one sweep can take together.
@@ -18,14 +18,14 @@ pub(crate) struct Chain {
     pub(crate) stride: usize,
     /// The kernel rows, cut into pieces of equal height.
     pub(crate) pieces: usize,
-    /// Height of a piece, at most [`MAX_K`].
+    /// Height of a piece, one of [`KERNELS`].
     pub(crate) k: usize,
 }
 
 impl Chain {
     pub(crate) fn new(axis: &AxisPhase) -> Self {
         let count = axis.taps.count;
-        let k = (1..=MAX_K).rev().find(|k| count.is_multiple_of(*k)).unwrap_or(1);
+        let k = *KERNELS.iter().rev().find(|k| count.is_multiple_of(**k)).unwrap_or(&1);
         let pieces = count / k;
         let (advance, unit) = (axis.advance, axis.taps.step_d);
         let divisor = gcd(advance, unit);
@@ -71,7 +71,7 @@ impl Window {
         Self {
             phase: *phase,
             chain,
-            shape: Shape { splat: false, k: chain.k, stride: chain.stride },
+            shape: Shape { splat: false, k: chain.k, stride: chain.stride, planes: 1 },
             columns: columns.collect(),
             spans: spans.collect(),
             advance: axis.advance * channels,
@@ -92,7 +92,7 @@ impl Window {
         Self {
             phase: *phase,
             chain,
-            shape: Shape { splat: true, k: chain.k, stride: chain.stride },
+            shape: Shape { splat: true, k: chain.k, stride: chain.stride, planes: 1 },
             spans: vec![Span { positions: 0..axis.count.div_ceil(lanes), columns: 0..columns.len() }],
             advance: lanes,
             weights: 0,
@@ -122,7 +122,7 @@ impl PaddedRow {
     }
 
     /// Where output pixel 0 finds tap `t`.
-    fn tap(&self, axis: &AxisPhase, t: usize) -> usize {
+    pub(crate) fn tap(&self, axis: &AxisPhase, t: usize) -> usize {
         let distance = t * axis.taps.step_d;
         distance % axis.advance * self.len + distance / axis.advance
     }
