@@ -19,6 +19,7 @@ impl Registered for Forward {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
         &[
             &convolve_direct::Direct,
+            &convolve_direct::Pointwise,
             &convolve_slide::Slide,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
@@ -30,6 +31,7 @@ impl Registered for BackwardData {
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
         &[
             &convolve_direct::Direct,
+            &convolve_direct::Pointwise,
             &convolve_slide::Slide,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,

@@ -5,12 +5,16 @@
 //! |---|---|---|---|
 //! | forward | `phase` | weights, packed by tap | pixels of `src` |
 //! | backward-data | `phase` | weights, transposed, by phase and tap | pixels of `diff_dst` |
+//! | forward, backward-data of 1x1 kernels in NCHW | `pointwise` | pixels | weights |
 //! | backward-weights | `backward_weights` | pixels of `src`, packed by chunk | pixels of `diff_dst` |
 #![forbid(unsafe_code)]
 
 mod backward_weights;
 mod blocks;
 mod phase;
+mod pointwise;
+
+pub use pointwise::Pointwise;
 
 use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};
 use phase::PhaseRunner;

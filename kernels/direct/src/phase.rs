@@ -25,7 +25,7 @@ use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernel};
 use core::ops::Range;
 
 /// Most rows of any tile: what the offsets of a tile are stored in.
-const MAX_MR: usize = 16;
+pub(crate) const MAX_MR: usize = 16;
 
 /// Phases that are ready to run.
 pub(crate) struct PhaseRunner {
@@ -65,7 +65,8 @@ struct Source<'a> {
 impl PhaseRunner {
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
         let sides = Sides::new(&problem.geometry, direction);
-        let kernel = ukernel(problem.isa, sides.output.channels);
+        let taps = sides.phases.iter().map(Phase::taps).max().unwrap_or(0);
+        let kernel = ukernel(problem.isa, [sides.output.channels, taps * sides.input.channels]);
         let blocks = Blocks::new(&sides, problem, kernel.as_ref());
         Self { sides, blocks, kernel, threads: problem.threads }
     }
@@ -240,19 +241,22 @@ impl PhaseRunner {
             packed = tail;
             let (group, within) =
                 (block.start / self.sides.output.channels, block.start % self.sides.output.channels);
-            let weights = &head[(group * self.panels() + within / self.kernel.nr()) * panel_len..];
+            let first = group * self.panels() + within / self.kernel.nr();
+            let (weights, count) = (&head[first * panel_len..], block.len().div_ceil(self.kernel.nr()));
+            let mut ahead = &weights[count * panel_len..];
+            ahead = &ahead[..ahead.len().min(count * panel_len)];
             let [rows, columns] = phase.axes;
             for y in rows.segments(rows.positions(window.rows.clone())) {
                 for x in columns.segments(columns.positions(window.columns.clone())) {
                     let (taps, positions) = ([y.taps.clone(), x.taps], [y.positions.clone(), x.positions]);
                     let zone = Zone { phase, taps, positions, weights, panel_len };
-                    self.zone(&zone, task, source, window, block, column, dst);
+                    self.zone(&zone, task, source, window, block, column, &mut ahead, dst);
                 }
             }
         }
     }
 
-    /// All tiles of one zone.
+    /// All tiles of one zone. `ahead` are the weights of the next block: while this one is computed they are on their way to L2.
     #[expect(clippy::too_many_arguments, reason = "what, where, and of which channels")]
     fn zone(
         &self,
@@ -262,6 +266,7 @@ impl PhaseRunner {
         window: &Window,
         block: &Range<usize>,
         column: usize,
+        ahead: &mut &[f32],
         dst: &mut BlockMut<'_, f32>,
     ) {
         let [rows, cols] = zone.phase.axes;
@@ -332,8 +337,10 @@ impl PhaseRunner {
                     to: &to[..size],
                     column: column + panel * nr,
                     columns: channels.len(),
+                    ahead,
                 };
                 self.kernel.run(&call, dst);
+                *ahead = &ahead[ahead.len().min(walk.steps() * LINE)..];
             }
         }
     }

@@ -19,7 +19,7 @@ use core::ops::Range;
 ///
 /// ```
 /// use convolve_core::Caches;
-/// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), 64);
+/// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), [64, 64]);
 /// let blocking = convolve_gemm::Blocking::new(kernel.as_ref(), &Caches::default(), [1000, 64, 576]);
 /// assert!(blocking.kc <= 512 && blocking.nc % kernel.nr() == 0);
 /// ```
@@ -46,7 +46,7 @@ impl Blocking {
     /// Floats of workspace of one [`product`].
     /// ```
     /// # use convolve_core::Caches;
-    /// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), 8);
+    /// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), [8, 64]);
     /// let blocking = convolve_gemm::Blocking { kc: 10, nc: kernel.nr() };
     /// assert!(blocking.workspace_len(kernel.as_ref()) >= 10 * kernel.nr());
     /// ```
@@ -80,7 +80,7 @@ pub struct Target<'a> {
 /// use convolve_core::{BlockMut, Caches};
 /// use convolve_gemm::{Blocking, Dense, Init, Target, UNCLAMPED, product, ukernel};
 /// let (a, b) = (Dense { data: &[1.0, 2.0], strides: [2, 1] }, Dense { data: &[3.0, 4.0], strides: [2, 1] });
-/// let kernel = ukernel(convolve_simd::Isa::best(), 1);
+/// let kernel = ukernel(convolve_simd::Isa::best(), [1, 2]);
 /// let blocking = Blocking::new(kernel.as_ref(), &Caches::default(), [1, 1, 2]);
 /// let mut workspace = vec![0.0; blocking.workspace_len(kernel.as_ref())];
 /// let (mut c, target) = ([0.0], Target { row: &|i| [0, i], column: 0, init: Init::Zero, clamp: UNCLAMPED });
@@ -144,6 +144,7 @@ pub fn product(
                     let init = match target.init {
                         _ if ks.start > 0 => Init::Dst,
                         Init::Bias(bias) => Init::Bias(&bias[within..within + panel.len()]),
+                        Init::Rows(numbers) => Init::Rows(&numbers[tile.clone()]),
                         init => init,
                     };
                     let call = Call {
@@ -157,6 +158,7 @@ pub fn product(
                         to: &to[..tile.len()],
                         column: target.column + within,
                         columns: panel.len(),
+                        ahead: &[],
                     };
                     kernel.run(&call, c);
                 }

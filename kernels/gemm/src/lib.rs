@@ -13,5 +13,5 @@ mod operand;
 mod tile;
 
 pub use gemm::{Blocking, Target, product};
-pub use operand::{Dense, Operand, Panels, Transposed, copy_panel};
-pub use tile::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, tiles, ukernel};
+pub use operand::{Dense, Operand, Panels, Transposed};
+pub use tile::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, tiles, ukernel, ukernels};

@@ -122,32 +122,3 @@ impl<T: Operand> Operand for Transposed<T> {
         self.0.pack_rows(depth, outer, width, to);
     }
 }
-
-/// Copies the first `valid` floats of rows that are `step` apart to rows of `nr` floats, zeros behind them: a panel.
-///
-/// ```
-/// let mut panel = [9.0; 6];
-/// convolve_gemm::copy_panel(&[1.0, 2.0, 3.0, 4.0], 2, [2, 3], &mut panel);
-/// assert_eq!(panel, [1.0, 2.0, 0.0, 3.0, 4.0, 0.0]);
-/// ```
-pub fn copy_panel(from: &[f32], step: usize, [valid, nr]: [usize; 2], to: &mut [f32]) {
-    let from = from.chunks(step);
-    match nr {
-        8 if valid == nr => copy_each::<8>(from, to),
-        16 if valid == nr => copy_each::<16>(from, to),
-        32 if valid == nr => copy_each::<32>(from, to),
-        _ => {
-            for (to, from) in to.chunks_exact_mut(nr).zip(from) {
-                to[..valid].copy_from_slice(&from[..valid]);
-                to[valid..].fill(0.0);
-            }
-        }
-    }
-}
-
-/// The first N floats of each, one behind the other: a copy of a constant size needs no call.
-fn copy_each<'a, const N: usize>(from: impl Iterator<Item = &'a [f32]>, to: &mut [f32]) {
-    for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(from) {
-        to.copy_from_slice(&from[..N]);
-    }
-}

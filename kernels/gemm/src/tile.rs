@@ -99,6 +99,8 @@ pub enum Init<'a> {
     Zero,
     /// One number per column, from its first to at least the last valid one.
     Bias(&'a [f32]),
+    /// One number per row, from the first on.
+    Rows(&'a [f32]),
     /// What the destination holds.
     Dst,
 }
@@ -126,6 +128,8 @@ pub struct Call<'a> {
     pub column: usize,
     /// Columns to store, at most NR.
     pub columns: usize,
+    /// What is wanted next: a cache line of it for each step is brought to L2, so that a panel that comes from far is there in time.
+    pub ahead: &'a [f32],
 }
 
 /// No clamp.
@@ -140,6 +144,15 @@ pub trait Ukernel: Transpose + Send + Sync {
     /// Cycles of one step of a whole tile: two multiply-adds or two loads a cycle, whichever take longer. (A core that does one of sixteen
     /// lanes, as Zen 4, takes twice that for every algorithm alike.)
     fn step_cycles(&self) -> f64;
+    /// Copies `rows` x `columns` floats to panels `[panel][row][NR]`, zeros beyond the last column. Row by row: neighbours are read together.
+    ///
+    /// ```
+    /// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), [64, 64]);
+    /// let mut panel = vec![9.0; 2 * kernel.nr()];
+    /// kernel.copy(&[1.0, 2.0, 3.0, 4.0], 2, [2, 1], &mut panel);
+    /// assert_eq!((panel[0], panel[1], panel[kernel.nr()]), (1.0, 0.0, 3.0));
+    /// ```
+    fn copy(&self, from: &[f32], step: usize, size: [usize; 2], to: &mut [f32]);
     /// Runs one tile.
     ///
     /// # Panics
@@ -247,6 +260,9 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
             }
             acc = [vectors; MR];
         }
+        Init::Rows(numbers) => each_row!(M {
+            acc[M] = [s.splat(numbers[M]); NV];
+        }),
         Init::Dst => each_row!(M {
             let row = &dst.row(to[M][0], to[M][1])[columns.clone()];
             for j in 0..NV {
@@ -259,12 +275,15 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
     }
     let Walk { count, lhs, rhs, len } = call.walk;
     let (pitch, steps) = (if L::PACKED { nr } else { call.pitch }, L::new(call));
+    let mut ahead = 0;
     for outer in 0..count[0] {
         for inner in 0..count[1] {
             let run = steps.run(outer * lhs[0] + inner * lhs[1], len);
             let panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..][..len * pitch];
             for k in 0..len {
                 let step = &panel[k * pitch..][..nr];
+                s.prefetch(call.ahead, ahead);
+                ahead += LINE;
                 let mut vectors = [s.splat(0.0); NV];
                 for j in 0..NV {
                     vectors[j] = s.load(&step[j * S::LANES..]);
@@ -337,13 +356,18 @@ impl Family for Portable {
 
 impl Family for Avx2 {
     /// 16 registers: 12 + 2 + 1; latency 4 x 2 pipes asks for 8. More than 8 rows of one vector spill: LLVM loads all scalars first.
-    const TABLES: &'static [Table<Self>] = &[table!(2; 1 2 3 4 5 6), table!(1; 1 2 3 4 5 6 7 8)];
+    const TABLES: &'static [Table<Self>] =
+        &[table!(3; 1 2 3 4), table!(2; 1 2 3 4 5 6), table!(1; 1 2 3 4 5 6 7 8)];
 }
 
 impl Family for Avx512 {
-    /// 32 registers: 28 + 2 + 1. 14 rows divide images of 14, 28 and 56 pixels.
-    const TABLES: &'static [Table<Self>] =
-        &[table!(2; 1 2 3 4 5 6 7 8 9 10 11 12 13 14), table!(1; 1 2 3 4 5 6 7 8 9 10 11 12 13 14)];
+    /// 32 registers: 28 + 2 + 1, 27 + 3 + 1, 28 + 4 (broadcasts are operands in memory there). 14 and 7 rows divide images of 7, 14, 28 and 56 pixels.
+    const TABLES: &'static [Table<Self>] = &[
+        table!(4; 1 2 3 4 5 6 7),
+        table!(3; 1 2 3 4 5 6 7 8 9),
+        table!(2; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        table!(1; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ];
 }
 
 impl Family for Neon {
@@ -369,6 +393,24 @@ impl<S: Family> Ukernel for Tiles<S> {
     fn step_cycles(&self) -> f64 {
         let (mr, nv) = (self.table.rows.len(), self.table.vectors);
         (mr * nv).max(mr + nv) as f64 / 2.0
+    }
+
+    fn copy(&self, from: &[f32], step: usize, [rows, columns]: [usize; 2], to: &mut [f32]) {
+        let nr = self.nr();
+        self.s.vectorize(
+            #[inline(always)]
+            |s| {
+                for row in 0..rows {
+                    let from = &from[row * step..][..columns];
+                    for (panel, part) in from.chunks(nr).enumerate() {
+                        let to = &mut to[(panel * rows + row) * nr..][..nr];
+                        for (j, to) in to.chunks_exact_mut(S::LANES).enumerate() {
+                            s.store(s.load_first(&part[(j * S::LANES).min(part.len())..]), to);
+                        }
+                    }
+                }
+            },
+        );
     }
 
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>) {
@@ -480,23 +522,41 @@ fn transpose_into<S: Simd>(
     }
 }
 
-/// The micro-kernels for `columns` columns (output channels, as a rule): the width that wastes least of the multiply-add units.
+/// The micro-kernels for `columns` columns (output channels, as a rule) and sums of `depth` steps: the shape that wastes least. Wide tiles
+/// have fewer rows to set up, but stream more of the right operand per step, and so are for panels that stay in L1.
 ///
 /// ```
-/// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), 64);
+/// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), [64, 576]);
 /// assert!(kernel.mr() >= 4 && kernel.nr() >= 8);
 /// ```
-pub fn ukernel(isa: Isa, columns: usize) -> Box<dyn Ukernel> {
-    fn choose<S: Family>(s: S, columns: usize) -> Box<dyn Ukernel> {
-        // Cycles per step and row: multiply-adds or loads, whichever are more, over all panels.
+pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
+    /// Bytes of a panel that stays in L1 beside what else passes.
+    const PANEL: usize = 24 << 10;
+    fn choose<S: Family>(s: S, columns: usize, depth: usize) -> Box<dyn Ukernel> {
+        // Half cycles per row: multiply-adds or loads, whichever are more, or what comes from L2; and what a call costs per row.
         let cost = |table: &&Table<S>| {
             let (mr, nv) = (table.rows.len(), table.vectors);
-            columns.div_ceil(nv * S::LANES) * (mr * nv).max(mr + nv) * 1000 / mr
+            let far = depth.saturating_mul(nv * S::LANES * size_of::<f32>()) > PANEL;
+            let loads = mr + if far { 3 * nv + nv * nv } else { nv };
+            let tile = (mr * nv).max(loads).saturating_mul(depth).saturating_add(120 + 6 * mr);
+            columns.div_ceil(nv * S::LANES).saturating_mul(tile).saturating_mul(64) / mr
         };
         let table = S::TABLES.iter().min_by_key(cost).expect("an instruction set has tiles");
         Box::new(Tiles { s, table })
     }
-    dispatch!(isa, s => choose(s, columns))
+    dispatch!(isa, s => choose(s, columns.max(1), depth.clamp(1, 1 << 20)))
+}
+
+/// Every family of micro-kernels of an instruction set, widest first.
+///
+/// ```
+/// assert!(convolve_gemm::ukernels(convolve_simd::Isa::best()).iter().all(|kernel| kernel.step_cycles() > 1.0));
+/// ```
+pub fn ukernels(isa: Isa) -> Vec<Box<dyn Ukernel>> {
+    fn all<S: Family>(s: S) -> Vec<Box<dyn Ukernel>> {
+        S::TABLES.iter().map(|table| Box::new(Tiles { s, table }) as Box<dyn Ukernel>).collect()
+    }
+    dispatch!(isa, s => all(s))
 }
 
 /// Every tile shape `[MR, NR]` of an instruction set: what tests must sweep tails around.
@@ -505,8 +565,5 @@ pub fn ukernel(isa: Isa, columns: usize) -> Box<dyn Ukernel> {
 /// assert!(convolve_gemm::tiles(convolve_simd::Isa::best()).iter().all(|[mr, nr]| *mr > 1 && *nr >= 4));
 /// ```
 pub fn tiles(isa: Isa) -> Vec<[usize; 2]> {
-    fn shapes<S: Family>(_: S) -> Vec<[usize; 2]> {
-        S::TABLES.iter().map(|table| [table.rows.len(), table.vectors * S::LANES]).collect()
-    }
-    dispatch!(isa, s => shapes(s))
+    ukernels(isa).iter().map(|kernel| [kernel.mr(), kernel.nr()]).collect()
 }

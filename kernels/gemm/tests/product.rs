@@ -3,7 +3,7 @@
 use convolve_core::{BlockMut, Caches};
 use convolve_gemm::{
     Blocking, Call, Dense, Init, Lhs, Operand, Panels, Target, Transposed, UNCLAMPED, Ukernel, Walk, product,
-    tiles, ukernel,
+    tiles, ukernel, ukernels,
 };
 use convolve_simd::Isa;
 
@@ -76,31 +76,37 @@ fn every_way_of_giving_operands_computes_the_definition() {
         for size @ [m, n, k] in sizes(isa) {
             let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
             let expected = defined(&a, &b, size);
-            let kernel = ukernel(isa, n);
-            let kernel = kernel.as_ref();
-            let (rows, columns) = (Dense { data: &a, strides: [k, 1] }, Dense { data: &b, strides: [k, 1] });
-            let nr = kernel.nr();
-            let mut panels = vec![0.0; n.div_ceil(nr) * k * nr];
-            for (i, panel) in (0..n).step_by(nr).enumerate() {
-                columns.pack_panel(panel..n.min(panel + nr), 0..k, nr, &mut panels[i * k * nr..]);
-            }
-            let panels = Panels { data: &panels, depth: k, width: nr };
-            // The transpose of B, so that the transpose of it is B again.
-            let flipped: Vec<f32> = (0..n * k).map(|at| b[at % n * k + at / n]).collect();
-            let flipped = Transposed(Dense { data: &flipped, strides: [n, 1] });
-            let whole = Blocking::new(kernel, &Caches::default(), size);
-            let blocks = [
-                whole,
-                Blocking { kc: 4, nc: nr },
-                Blocking { kc: 3, nc: 2 * nr },
-                Blocking { kc: 1, nc: nr },
-            ];
-            for blocking in blocks {
-                let at = format!("{isa} {size:?} {blocking:?}");
-                assert_eq!(run(kernel, blocking, &rows, &columns, size), expected, "rows in place: {at}");
-                assert_eq!(run(kernel, blocking, &Hidden(rows), &columns, size), expected, "packed: {at}");
-                assert_eq!(run(kernel, blocking, &rows, &panels, size), expected, "panels: {at}");
-                assert_eq!(run(kernel, blocking, &rows, &flipped, size), expected, "transposed: {at}");
+            for kernel in ukernels(isa) {
+                let kernel = kernel.as_ref();
+                let (rows, columns) =
+                    (Dense { data: &a, strides: [k, 1] }, Dense { data: &b, strides: [k, 1] });
+                let nr = kernel.nr();
+                let mut panels = vec![0.0; n.div_ceil(nr) * k * nr];
+                for (i, panel) in (0..n).step_by(nr).enumerate() {
+                    columns.pack_panel(panel..n.min(panel + nr), 0..k, nr, &mut panels[i * k * nr..]);
+                }
+                let panels = Panels { data: &panels, depth: k, width: nr };
+                // The transpose of B, so that the transpose of it is B again.
+                let flipped: Vec<f32> = (0..n * k).map(|at| b[at % n * k + at / n]).collect();
+                let flipped = Transposed(Dense { data: &flipped, strides: [n, 1] });
+                let whole = Blocking::new(kernel, &Caches::default(), size);
+                let blocks = [
+                    whole,
+                    Blocking { kc: 4, nc: nr },
+                    Blocking { kc: 3, nc: 2 * nr },
+                    Blocking { kc: 1, nc: nr },
+                ];
+                for blocking in blocks {
+                    let at = format!("{isa} {size:?} {blocking:?}");
+                    assert_eq!(run(kernel, blocking, &rows, &columns, size), expected, "rows in place: {at}");
+                    assert_eq!(
+                        run(kernel, blocking, &Hidden(rows), &columns, size),
+                        expected,
+                        "packed: {at}"
+                    );
+                    assert_eq!(run(kernel, blocking, &rows, &panels, size), expected, "panels: {at}");
+                    assert_eq!(run(kernel, blocking, &rows, &flipped, size), expected, "transposed: {at}");
+                }
             }
         }
     }
@@ -112,7 +118,7 @@ fn the_identity_changes_nothing() {
         for n in 1..40 {
             let identity: Vec<f32> = (0..n * n).map(|i| if i % (n + 1) == 0 { 1.0 } else { 0.0 }).collect();
             let a = numbers(n * n, 3);
-            let kernel = ukernel(isa, n);
+            let kernel = ukernel(isa, [n, n]);
             let blocking = Blocking::new(kernel.as_ref(), &Caches::default(), [n; 3]);
             let (a_rows, i_rows) =
                 (Dense { data: &a, strides: [n, 1] }, Dense { data: &identity, strides: [n, 1] });
@@ -126,11 +132,8 @@ fn the_identity_changes_nothing() {
 #[test]
 fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
     for &isa in Isa::available() {
-        for [mr, nr] in tiles(isa) {
-            let kernel = ukernel(isa, nr);
-            if [kernel.mr(), kernel.nr()] != [mr, nr] {
-                continue;
-            }
+        for kernel in ukernels(isa) {
+            let (mr, nr) = (kernel.mr(), kernel.nr());
             for (rows, columns) in (1..=mr).flat_map(|rows| (1..=nr).map(move |columns| (rows, columns))) {
                 // 2 x 3 runs of 2 steps; rows 5 apart, so that runs overlap between rows.
                 let walk = Walk { count: [2, 3], lhs: [40, 7], rhs: [6 * nr, 2 * nr], len: 2 };
@@ -149,6 +152,7 @@ fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
                     to: &to,
                     column: 2,
                     columns,
+                    ahead: &rhs,
                 };
                 kernel.run(&call, &mut BlockMut::new(&mut dst, [2, rows, nr + 3]));
                 let mut expected = vec![100.0f32; 2 * rows * (nr + 3)];
@@ -169,7 +173,7 @@ fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
 #[test]
 fn transposes_move_every_element_and_no_other() {
     for &isa in Isa::available() {
-        let kernel = ukernel(isa, 64);
+        let kernel = ukernel(isa, [64, 64]);
         for (rows, columns) in (0..38).flat_map(|rows| (0..38).map(move |columns| (rows, columns))) {
             let (pitch, to_pitch) = (columns + 3, rows + 5);
             let from = numbers(rows * pitch + 1, 6);

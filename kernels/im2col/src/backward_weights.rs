@@ -37,10 +37,10 @@ struct Runner {
 impl Runner {
     fn new(problem: &Problem) -> Self {
         let geometry = problem.geometry;
-        let kernel = ukernel(problem.isa, geometry.group_in());
+        let [height, width] = geometry.output();
+        let kernel = ukernel(problem.isa, [geometry.group_in(), height * width]);
         let cuts = WeightCuts::new(&geometry, &problem.caches, [kernel.mr(), kernel.nr()], 1);
         let block = cuts.block;
-        let [height, width] = geometry.output();
         let blocking = Blocking::new(kernel.as_ref(), &problem.caches, [block[0], block[1], height * width]);
         Self { geometry, phase: geometry.forward(), kernel, cuts, blocking, threads: problem.threads }
     }

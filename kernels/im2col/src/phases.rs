@@ -36,7 +36,7 @@ impl PatchRunner {
             Layout::Nhwc => sides.output.channels,
             Layout::Nchw => height * width,
         };
-        let kernel = ukernel(problem.isa, columns);
+        let kernel = ukernel(problem.isa, [columns, depth]);
         let (pixels, channels) = Self::cut(&sides, problem.geometry.macs(), kernel.as_ref());
         let size = match sides.layout {
             Layout::Nhwc => [pixels, channels, depth],

@@ -90,6 +90,14 @@ macro_rules! backend {
             }
 
             #[cfg(not(miri))]
+            #[inline(always)]
+            fn prefetch(self, data: &[f32], at: usize) {
+                if let Some(x) = data.get(at) {
+                    prefetch(x);
+                }
+            }
+
+            #[cfg(not(miri))]
             backend! { @method in_order(v: $F32) -> $F32 = in_order }
             backend! { @method splat(x: f32) -> $F32 = $splat }
             backend! { @method add(a: $F32, b: $F32) -> $F32 = $add }

@@ -154,6 +154,16 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
         v
     }
 
+    /// Asks for the cache line of `data[at]` to be brought to L2, if there is one; a hint that changes nothing else.
+    ///
+    /// ```
+    /// use convolve_simd::{Isa, Simd, dispatch};
+    /// dispatch!(Isa::best(), s => s.prefetch(&[1.0], 0));
+    /// ```
+    fn prefetch(self, data: &[f32], at: usize) {
+        let _ = (data, at);
+    }
+
     /// `a + b`, lane by lane.
     ///
     /// ```

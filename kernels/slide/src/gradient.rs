@@ -104,7 +104,7 @@ impl Runner {
             sides,
             gatherer,
             sweeper,
-            transpose: ukernel(problem.isa, outputs),
+            transpose: ukernel(problem.isa, [outputs, 1]),
             window,
             planes,
             channels: channels.clamp(1, outputs),

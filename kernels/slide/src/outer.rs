@@ -88,7 +88,7 @@ impl Runner {
     fn new(problem: &Problem) -> Result<Self, Unsupported> {
         let geometry = problem.geometry;
         let sides = Sides::new(&geometry, Direction::Forward);
-        let (kernel, sweeper) = (ukernel(problem.isa, geometry.group_out()), sweeper(problem.isa));
+        let (kernel, sweeper) = (ukernel(problem.isa, [geometry.group_out(), PIXELS]), sweeper(problem.isa));
         let ([height, width], batch) = (sides.output.size, sides.batch.max(1));
         let rows = PIXELS.div_ceil(width.max(1)).min(height.max(1));
         let planes =
@@ -237,6 +237,7 @@ impl Runner {
                         to: &to[..end - first],
                         column: 0,
                         columns: nr,
+                        ahead: &[],
                     };
                     self.kernel.run(&call, &mut sums);
                 }
@@ -277,7 +278,7 @@ impl Runner {
                 let from = image * strides.image + first * strides.channel + chunk.rows.start * strides.row;
                 match self.sides.layout {
                     Layout::Nhwc => {
-                        convolve_gemm::copy_panel(&diff_dst[from..], strides.column, [valid, nr], to);
+                        self.kernel.copy(&diff_dst[from..], strides.column, [pixels, valid], to);
                     }
                     Layout::Nchw => {
                         if valid < nr {

@@ -71,7 +71,7 @@ impl Runner {
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Result<Self, Unsupported> {
         let geometry = &problem.geometry;
         let sweeper = sweeper(problem.isa);
-        let transpose = ukernel(problem.isa, geometry.group_out());
+        let transpose = ukernel(problem.isa, [geometry.group_out(), 1]);
         let by_channels = match geometry.conv().layout {
             Layout::Nhwc => Sides::depthwise(geometry, direction),
             Layout::Nchw => None,

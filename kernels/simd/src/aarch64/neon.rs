@@ -2,6 +2,11 @@
 
 use core::arch::aarch64::*;
 
+/// Stable Rust has no prefetch here.
+#[cfg(not(miri))]
+#[inline(always)]
+fn prefetch(_: &f32) {}
+
 use crate::simd::{load_part_of_4, store_part_of_4};
 
 backend! {

@@ -1,5 +1,7 @@
 //! AVX2 with FMA: eight lanes, sixteen registers.
 
+#[cfg(not(miri))]
+use super::prefetch;
 use core::arch::x86_64::*;
 
 use crate::simd::store_part_of_4;

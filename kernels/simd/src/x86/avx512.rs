@@ -1,5 +1,7 @@
 //! AVX-512: sixteen lanes, thirty-two registers.
 
+#[cfg(not(miri))]
+use super::prefetch;
 use core::arch::x86_64::*;
 
 backend! {

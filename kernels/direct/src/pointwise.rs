@@ -1,0 +1,253 @@
+//! 1x1 kernels in NCHW as the product they are: `out[n, oc, p] = sum over ic of w[oc, ic] * in[n, ic, p]`, pixels `p` as vectors.
+//!
+//! ```text
+//! for each task: some output channels of one group, some panels of NR pixels of one image   (parallel; a box of the output)
+//!     copy the pixels to panels [ic][NR]                                                     (rows of planes as they are: no transpose)
+//!     for each tile of MR output channels, for each panel: one call                          (weights are the broadcast operand)
+//! ```
+//!
+//! Forward and backward-data alike, where the stride is 1: then there is one phase, of one tap. `direct` transposes the image and the result
+//! to have channels as vectors; with one tap each number that it transposes serves too few multiplications to pay for that.
+
+use crate::phase::MAX_MR;
+use convolve_core::{
+    Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, Layout, Par,
+    Phased, Problem, Sides, Unsupported, Update, lines,
+};
+use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernels};
+use core::ops::Range;
+
+/// 1x1 convolution in NCHW.
+///
+/// ```
+/// use convolve_core::{Algorithm, Forward};
+/// assert_eq!(Algorithm::<Forward>::name(&convolve_direct::Pointwise), "pointwise");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Pointwise;
+
+macro_rules! pass {
+    ($pass:ident) => {
+        impl Algorithm<$pass> for Pointwise {
+            fn name(&self) -> &'static str {
+                "pointwise"
+            }
+
+            fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+                Ok(Runner::new(problem, Direction::$pass)?.estimate())
+            }
+
+            fn build(&self, problem: &Problem) -> Box<dyn Execute<$pass>> {
+                Box::new(Runner::new(problem, Direction::$pass).expect("accepted by `estimate`"))
+            }
+        }
+    };
+}
+pass!(Forward);
+pass!(BackwardData);
+
+/// As many tasks, at least, where there is work for several threads.
+const TASKS: usize = 8;
+const MACS: u64 = 1 << 20;
+
+struct Runner {
+    sides: Sides,
+    kernel: Box<dyn Ukernel>,
+    /// Output channels of a tile: as even as can be.
+    tile: usize,
+    /// Pixels of a task, in whole panels, and its output channels.
+    pixels: usize,
+    channels: usize,
+    threads: usize,
+}
+
+struct Task<'a> {
+    input: &'a [f32],
+    packed: &'a [f32],
+    finish: Finish<'a>,
+}
+
+impl Runner {
+    fn new(problem: &Problem, direction: Direction) -> Result<Self, Unsupported> {
+        let conv = problem.geometry.conv();
+        if conv.layout != Layout::Nchw {
+            return Err(Unsupported("the layout is not NCHW"));
+        }
+        if conv.kernel != [1, 1] {
+            return Err(Unsupported("the kernel is not 1x1"));
+        }
+        if conv.stride != [1, 1] {
+            return Err(Unsupported("the stride is not 1"));
+        }
+        if problem.geometry.padding() != [[0; 2]; 2] {
+            return Err(Unsupported("the image is padded"));
+        }
+        let sides = Sides::new(&problem.geometry, direction);
+        let all = sides.output.size[0] * sides.output.size[1];
+        let (depth, outputs) = (sides.input.channels, sides.output.channels);
+        // The shape that wastes least, of rows and of columns; between equals the one with fewest loads.
+        let cost = |kernel: &Box<dyn Ukernel>| {
+            let calls = outputs.div_ceil(kernel.mr()) * all.div_ceil(kernel.nr());
+            let tile = outputs as f64 / outputs.div_ceil(kernel.mr()) as f64 / kernel.mr() as f64;
+            calls as f64 * (tile * kernel.step_cycles() * depth as f64 + 80.0 + kernel.nr() as f64 / 8.0)
+        };
+        let kernels = ukernels(problem.isa).into_iter();
+        let kernel = kernels.min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("there are kernels");
+        let nr = kernel.nr();
+        let tile = outputs.div_ceil(outputs.div_ceil(kernel.mr()));
+        // The panels of a task take at most a quarter of L2, so that all tiles find them there.
+        let most = (problem.caches.l2 / 4 / size_of::<f32>() / depth / nr).max(1);
+        let panels = all.div_ceil(nr);
+        let tasks = if problem.geometry.macs() < MACS { 1 } else { TASKS };
+        let shares = tasks.div_ceil(sides.batch.max(1) * sides.groups);
+        let cuts = panels.div_ceil(most).max(shares.min(panels.div_ceil(4))).max(1);
+        let pixels = panels.div_ceil(cuts) * nr;
+        let splits =
+            shares.div_ceil(all.div_ceil(pixels.max(1)).max(1)).min(outputs.div_ceil(4 * tile)).max(1);
+        let channels = outputs.div_ceil(splits).next_multiple_of(tile).min(outputs);
+        Ok(Self {
+            sides,
+            kernel,
+            tile,
+            pixels: pixels.clamp(1, all.max(1)),
+            channels,
+            threads: problem.threads,
+        })
+    }
+
+    fn lane_len(&self) -> usize {
+        lines(self.sides.input.channels * self.pixels.next_multiple_of(self.kernel.nr()))
+    }
+
+    /// Floats of the weights of a tile.
+    fn tile_len(&self) -> usize {
+        self.sides.input.channels * self.tile
+    }
+
+    fn tiles(&self) -> usize {
+        self.sides.output.channels.div_ceil(self.tile)
+    }
+
+    /// Output channels `channels` (of all groups) and pixels of one image.
+    fn task(
+        &self,
+        task: &Task<'_>,
+        image: usize,
+        channels: &Range<usize>,
+        pixels: &Range<usize>,
+        piece: &mut BlockMut<'_, f32>,
+        panels: &mut [f32],
+    ) {
+        let (kernel, depth) = (self.kernel.as_ref(), self.sides.input.channels);
+        let (nr, outputs) = (kernel.nr(), self.sides.output.channels);
+        let (from, to) = (self.sides.input.strides, self.sides.output.strides);
+        let group = channels.start / outputs;
+        let input = &task.input[image * from.image + group * depth * from.channel..];
+        kernel.copy(&input[pixels.start..], from.channel, [depth, pixels.len()], panels);
+        let within = channels.start % outputs..channels.start % outputs + channels.len();
+        for tile in within.start / self.tile..within.end.div_ceil(self.tile) {
+            let first = tile * self.tile;
+            let rows = self.tile.min(within.end - first);
+            let weights = &task.packed[(group * self.tiles() + tile) * self.tile_len()..];
+            let mut at = [[0; 2]; MAX_MR];
+            (0..rows).for_each(|m| at[m] = [0, first - within.start + m]);
+            let bias = task.finish.epilogue.bias.map(|bias| &bias[group * outputs + first..][..rows]);
+            for (column, panel) in (0..pixels.len()).step_by(nr).zip(panels.chunks_exact(depth * nr)) {
+                let call = Call {
+                    lhs: weights,
+                    at: Lhs::Columns { start: 0, rows, pitch: self.tile },
+                    rhs: panel,
+                    pitch: nr,
+                    walk: Walk::run(depth),
+                    init: match (task.finish.update, bias) {
+                        (Update::Accumulate, _) => Init::Dst,
+                        (_, Some(bias)) => Init::Rows(bias),
+                        _ => Init::Zero,
+                    },
+                    clamp: task.finish.epilogue.early_clamp(),
+                    to: &at[..rows],
+                    column,
+                    columns: nr.min(pixels.len() - column),
+                    ahead: &[],
+                };
+                kernel.run(&call, piece);
+            }
+        }
+        if task.finish.epilogue.late() {
+            for (i, channel) in channels.clone().enumerate() {
+                let offset = image * to.image + channel * to.channel + pixels.start;
+                task.finish.epilogue.finish(piece.row(0, i), offset);
+            }
+        }
+    }
+
+    /// Cycles of the multiply-adds by tile efficiency, plus calls and copies.
+    fn estimate(&self) -> Estimate {
+        let Sides { batch, groups, input, output, .. } = &self.sides;
+        let (all, nr) = (output.size[0] * output.size[1], self.kernel.nr());
+        let calls = (batch * groups * self.tiles() * all.div_ceil(nr)) as f64;
+        let rows = output.channels as f64 / (self.tiles() * self.kernel.mr()) as f64;
+        let copies = output.channels.div_ceil(self.channels) as f64 * 0.15 + 0.1;
+        let copied = (batch * groups * input.channels * all.next_multiple_of(nr)) as f64 * copies;
+        let written = (batch * groups * output.channels * all) as f64 * 0.1;
+        let cycles =
+            calls * (rows * self.kernel.step_cycles() * input.channels as f64 + 80.0) + copied + written;
+        Estimate {
+            ns: cycles / 3.5 / self.threads as f64,
+            workspace: Phased::workspace_len(self),
+            packed: Phased::packed_len(self),
+        }
+    }
+}
+
+impl Phased for Runner {
+    fn packed_len(&self) -> usize {
+        self.sides.groups * self.tiles() * self.tile_len()
+    }
+
+    /// `[group][tile][input channel][output channel of the tile]`, zeros beyond the last output channel.
+    fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let (mr, outputs) = (self.tile, self.sides.output.channels);
+        for (index, tile) in packed.chunks_exact_mut(self.tile_len()).enumerate() {
+            let (group, first) = (index / self.tiles(), index % self.tiles() * mr);
+            let (start, [out_stride, in_stride]) = self.sides.weight(group, [0, 0]);
+            for (c, step) in tile.chunks_exact_mut(mr).enumerate() {
+                for (m, w) in step.iter_mut().enumerate() {
+                    let o = first + m;
+                    *w = if o < outputs { weights[start + o * out_stride + c * in_stride] } else { 0.0 };
+                }
+            }
+        }
+    }
+
+    fn workspace_len(&self) -> usize {
+        self.lane_len().saturating_mul(self.threads)
+    }
+
+    fn run(
+        &self,
+        input: &[f32],
+        packed: &[f32],
+        output: &mut [f32],
+        finish: Finish<'_>,
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) {
+        let Sides { batch, groups, output: side, .. } = &self.sides;
+        let all = side.size[0] * side.size[1];
+        let extent = [*batch, groups * side.channels, all];
+        let channels = Cut { unit: side.channels, block: self.channels };
+        let cuts = [Cut { unit: 1, block: 1 }, channels, Cut { unit: all, block: self.pixels }];
+        let task = Task { input, packed, finish };
+        let output = BlockMut::new(output, extent);
+        output.for_each_piece(
+            cuts,
+            par,
+            workspace,
+            self.lane_len(),
+            &|[image, channels, pixels], mut piece, lane| {
+                self.task(&task, image.start, &channels, &pixels, &mut piece, lane);
+            },
+        );
+    }
+}
