@@ -93,6 +93,19 @@ proptest! {
     }
 }
 
+/// Large enough to be cut into tasks, and for the sum of a weight gradient to be cut into parts, which the strict class must not do.
+#[test]
+fn strict_sums_of_large_problems_have_one_accumulator_on_every_fused_isa() {
+    for text in ["mb2ic16ih28oc24kh3ph1", "mb2ic3ih56oc40kh5sh2ph2", "g4mb2ic16ih28oc48kh3ph1"] {
+        let conv: Conv2d = text.parse().unwrap();
+        assert!(conv.geometry().unwrap().macs() >= 1 << 20, "{text}");
+        let scope = Scope { weight_layouts: vec![conv.weight_layout], ..Scope::strict().serial() };
+        for direction in Direction::ALL {
+            laws::every_fused_isa_has_the_same_bits(&scope, conv, direction, 5).unwrap();
+        }
+    }
+}
+
 #[test]
 fn eight_threads_share_one_plan() {
     fn shared<T: Send + Sync>() {}

@@ -2,7 +2,7 @@
 """Ours against ONNX Runtime, OpenVINO, ncnn and MNN: one forward convolution at a time, turn by turn.
 
     pip install numpy onnx onnxruntime openvino ncnn MNN
-    benches/peers/python.py                                        # suite `peers`, one core
+    benches/peers/python.py                                        # suite `all`, one core
     benches/peers/python.py --problem mb1ic64ih56oc64kh3ph1 --peers ncnn --json rows.jsonl
 
 In each round `report --quick` measures ours, then every library runs in a child process of its own, which lives on
@@ -732,7 +732,7 @@ def arguments():
     add = parser.add_argument
     add("--problem", metavar="STRING", type=parse, action="append", default=[], help="benchdnn string; repeatable")
     add("--suite", metavar="NAME", choices=known, action="append", default=[],
-        help=f"repeatable: {', '.join(known)} [default: peers, unless there is a --problem]")
+        help=f"repeatable: {', '.join(known)} [default: all, unless there is a --problem]")
     add("--filter", metavar="TEXT", default="", help="only problems with this in their string or name")
     add("--threads", metavar="N", type=positive, default=1, help="1 pins everything to one core [default: 1]")
     add("--layout", choices=["nhwc", "nchw", "both"], default="both", help="of ours [default: both]")
@@ -742,7 +742,7 @@ def arguments():
     add("--report", metavar="PATH", help="executable of the benchmark `report` [default: builds it]")
     args = parser.parse_args()
     if not args.problem and not args.suite:
-        args.suite = ["peers"]
+        args.suite = ["all"]
     layers = [parse(text) for suite in args.suite for text in known[suite]]
     args.problem = chosen(layers + args.problem, args.filter)
     if not args.problem:

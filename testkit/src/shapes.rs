@@ -6,7 +6,7 @@
 use convolve::NamedProblem;
 
 /// The names that [`suite`] knows.
-pub const SUITES: [&str; 6] = ["resnet50", "vgg16", "mobilenet", "course", "peers", "all"];
+pub const SUITES: [&str; 5] = ["resnet50", "vgg16", "mobilenet", "course", "all"];
 
 /// Every distinct convolution of ResNet-50 (He et al. 2015).
 pub const RESNET50: &str = r#"
@@ -33,48 +33,6 @@ mb1ic1024ih14oc2048oh7kh1sh2ph0n"resnet50:res5a_shortcut_s2"
 mb1ic512ih7oc2048oh7kh1n"resnet50:res5_1x1_expand"
 mb1ic2048ih7oc512oh7kh1n"resnet50:res5_1x1_reduce"
 mb1ic512ih7oc512oh7kh3ph1n"resnet50:res5_3x3"
-"#;
-
-/// The list on which other libraries are measured: the families of networks in use, and the sizes of the course.
-pub const PEERS: &str = r#"
-mb1ic3ih224oc64kh7sh2ph3n"rn50_conv1_7x7s2"
-mb1ic64ih56oc64kh1ph0n"rn50_1x1_64_64"
-mb1ic64ih56oc64kh3ph1n"rn50_3x3_64"
-mb1ic64ih56oc256kh1ph0n"rn50_1x1_64_256"
-mb1ic256ih56oc64kh1ph0n"rn50_1x1_256_64"
-mb1ic128ih56oc128kh3sh2ph1n"rn50_3x3s2_128"
-mb1ic128ih28oc128kh3ph1n"rn50_3x3_128"
-mb1ic256ih56oc512kh1sh2ph0n"rn50_1x1s2_256_512"
-mb1ic256ih14oc256kh3ph1n"rn50_3x3_256"
-mb1ic1024ih14oc256kh1ph0n"rn50_1x1_1024_256"
-mb1ic512ih7oc512kh3ph1n"rn50_3x3_512"
-mb1ic512ih7oc2048kh1ph0n"rn50_1x1_512_2048"
-mb1ic3ih224oc64kh3ph1n"vgg_1_1"
-mb1ic64ih224oc64kh3ph1n"vgg_1_2"
-mb1ic128ih112oc128kh3ph1n"vgg_2_2"
-mb1ic256ih56oc256kh3ph1n"vgg_3_2"
-mb1ic512ih28oc512kh3ph1n"vgg_4_2"
-mb1ic512ih14oc512kh3ph1n"vgg_5"
-g32mb1ic32ih112oc32kh3ph1n"dw3x3_32_112"
-g96mb1ic96ih112oc96kh3sh2ph1n"dw3x3s2_96_112"
-g144mb1ic144ih56oc144kh3ph1n"dw3x3_144_56"
-g384mb1ic384ih14oc384kh3ph1n"dw3x3_384_14"
-g240mb1ic240ih28oc240kh5ph2n"dw5x5_240_28"
-g96mb1ic96ih56oc96kh7ph3n"dw7x7_96_56"
-mb1ic3ih227oc96kh11sh4ph0n"alexnet_11x11s4"
-mb1ic48ih27oc128kh5ph2n"5x5_48_128_27"
-mb1ic192ih17iw17oc192kh1kw7ph0pw3n"inc_1x7_192_17"
-g32mb1ic128ih28oc128kh3ph1n"resnext_g32_128_28"
-mb1ic256ih28oc256kh3ph2dh1n"dil2_3x3_256_28"
-mb1ic32ih256oc32kh3ph1n"unet_3x3_32_256"
-mb1ic64ih1iw16000oc64kh1kw9ph0pw4n"conv1d_k9_64_16000"
-mb64ic1ih28oc6kh5ph2n"lenet_5x5_1_6"
-mb64ic6ih14oc16kh5ph0n"lenet_5x5_6_16"
-mb64ic16ih32oc16kh3ph1n"cifar_3x3_16_32"
-mb16ic64ih56oc64kh3ph1n"b16_rn50_3x3_64"
-mb16ic256ih14oc256kh3ph1n"b16_rn50_3x3_256"
-mb16ic256ih56oc64kh1ph0n"b16_rn50_1x1_256_64"
-g144mb16ic144ih56oc144kh3ph1n"b16_dw3x3_144_56"
 "#;
 
 /// Every distinct convolution of VGG-16 (Simonyan, Zisserman 2014).
@@ -198,7 +156,7 @@ mb1ic32ih256oc32kh3ph1n"unet_3x3_32_256"
 mb1ic64iw16000oc64kw9pw4n"conv1d_k9_64_16000"
 mb64ic1ih28oc6kh5ph2n"lenet_5x5_1_6"
 mb64ic6ih14oc16kh5n"lenet_5x5_6_16"
-mb64ic16ih32oc32kh3ph1n"cifar_3x3_16_32"
+mb64ic16ih32oc16kh3ph1n"cifar_3x3_16_32"
 mb16ic64ih56oc64kh3ph1n"b16_rn50_3x3_64"
 mb16ic256ih14oc256kh3ph1n"b16_rn50_3x3_256"
 mb16ic256ih56oc64kh1n"b16_rn50_1x1_256_64"
@@ -215,7 +173,6 @@ pub fn suite(name: &str) -> Option<Vec<NamedProblem>> {
         "vgg16" => VGG16,
         "mobilenet" => MOBILENET,
         "course" => COURSE,
-        "peers" => PEERS,
         "all" => ALL,
         _ => return None,
     };

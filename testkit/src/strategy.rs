@@ -46,6 +46,12 @@ pub fn config(cases: u32) -> Config {
     Config { cases, rng_seed, failure_persistence: None, max_shrink_iters: 2000, ..default }
 }
 
+/// More channels than the widest tile has columns.
+fn wide() -> Vec<usize> {
+    let nr = tiles().into_iter().map(|[_, nr]| nr).max().expect("there are tiles");
+    vec![nr + 1, nr + 2, 2 * nr, 2 * nr + 1]
+}
+
 fn edge() -> impl Strategy<Value = usize> {
     prop_oneof![3 => select(edges()), 2 => 1usize..=9, 1 => 1usize..=40]
 }
@@ -54,6 +60,7 @@ fn edge() -> impl Strategy<Value = usize> {
 fn channels() -> impl Strategy<Value = [usize; 3]> {
     prop_oneof![
         5 => (edge(), edge()).prop_map(|(ic, oc)| [1, ic, oc]),
+        1 => (1usize..=3, select(wide())).prop_map(|(ic, oc)| [1, ic, oc]),
         2 => edge().prop_map(|g| [g, 1, 1]),
         1 => (edge(), 1usize..=3).prop_map(|(g, oc)| [g, 1, oc]),
         1 => (edge(), 1usize..=3).prop_map(|(g, ic)| [g, ic, 1]),

@@ -1,6 +1,6 @@
 //! From sums in the order in which kernels make them to the gradient in the order of the weights.
 
-use crate::{BlockMut, Caches, Cut, Geometry, Par, Update, WeightLayout, lines};
+use crate::{Accuracy, BlockMut, Caches, Cut, Geometry, Par, Update, WeightLayout, lines};
 use core::ops::Range;
 
 /// Output channels (of all groups) and input channels (of their group) of one task.
@@ -20,9 +20,9 @@ pub struct WeightTask {
 /// How backward-weights is cut: boxes of the gradient, and parts of what is summed.
 ///
 /// ```
-/// use convolve_core::{Caches, Conv2d, WeightCuts};
+/// use convolve_core::{Accuracy, Caches, Conv2d, WeightCuts};
 /// let geometry = Conv2d::new(64, 64, 3).input(56).padding(1).geometry()?;
-/// let cuts = WeightCuts::new(&geometry, &Caches::default(), [6, 16], 56);
+/// let cuts = WeightCuts::new(&geometry, Accuracy::Standard, &Caches::default(), [6, 16], 56);
 /// assert_eq!(cuts.boxes(&geometry) * cuts.parts, 8);
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
@@ -37,16 +37,23 @@ pub struct WeightCuts {
 
 impl WeightCuts {
     /// Cuts for tiles of `mr` output channels and panels of `nr` input channels: the sums of a box take at most half of L2. Where that makes
-    /// fewer than eight tasks of a problem that is worth it, the `steps` of the sum are cut into parts, and, if the sums of the parts would be
-    /// large, the boxes are made smaller. So the work is cut by the shape of the problem, never by the number of threads.
+    /// fewer than eight tasks of a problem that is worth it, the `steps` of the sum are cut into parts (not in the class
+    /// [`Strict`](crate::Accuracy::Strict), whose sums have one accumulator), and, if the sums of the parts would be large, the boxes are made
+    /// smaller. So the work is cut by the shape of the problem, never by the number of threads.
     ///
     /// ```
-    /// use convolve_core::{Caches, Conv2d, WeightCuts};
+    /// use convolve_core::{Accuracy, Caches, Conv2d, WeightCuts};
     /// let geometry = Conv2d::new(512, 512, 3).input(7).padding(1).geometry()?;
-    /// assert_eq!(WeightCuts::new(&geometry, &Caches::default(), [6, 16], 7).parts, 1);
+    /// assert_eq!(WeightCuts::new(&geometry, Accuracy::Standard, &Caches::default(), [6, 16], 7).parts, 1);
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
-    pub fn new(geometry: &Geometry, caches: &Caches, [mr, nr]: [usize; 2], steps: usize) -> Self {
+    pub fn new(
+        geometry: &Geometry,
+        accuracy: Accuracy,
+        caches: &Caches,
+        [mr, nr]: [usize; 2],
+        steps: usize,
+    ) -> Self {
         const TASKS: usize = 8;
         const MACS: u64 = 1 << 20;
         /// Most floats of the sums of all parts.
@@ -61,7 +68,7 @@ impl WeightCuts {
         }
         let sums = geometry.conv().groups * group_out * group_in.next_multiple_of(nr) * taps;
         let parts = TASKS.div_ceil(cuts.boxes(geometry)).min(PARTIAL / sums).min(steps);
-        if parts > 1 {
+        if parts > 1 && accuracy != Accuracy::Strict {
             cuts.parts = parts;
         }
         // Blocks of one operand are copied once for each block of the other; with many taps a copy serves longer.

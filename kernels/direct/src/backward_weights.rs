@@ -22,8 +22,8 @@
 use crate::Direct;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
-    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Caches, Estimate, Execute, Geometry, Layout,
-    Par, Problem, Unsupported, WeightCuts, WeightTask, lines,
+    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
+    Problem, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -101,7 +101,7 @@ impl Runner {
     fn new(problem: &Problem) -> Self {
         let geometry = problem.geometry;
         let kernel = ukernel(problem.isa, [geometry.group_in(), PIXELS]);
-        let blocks = Blocks::new(&geometry, &problem.caches, kernel.as_ref());
+        let blocks = Blocks::new(problem, kernel.as_ref());
         Self { geometry, axes: geometry.forward().axes, kernel, blocks, threads: problem.threads }
     }
 
@@ -419,7 +419,8 @@ impl Execute<BackwardWeights> for Runner {
 
 impl Blocks {
     /// A chunk has some hundred pixels: long enough for the accumulators to stay in registers, short enough for L2.
-    fn new(geometry: &Geometry, caches: &Caches, kernel: &dyn Ukernel) -> Self {
+    fn new(problem: &Problem, kernel: &dyn Ukernel) -> Self {
+        let Problem { geometry, accuracy, caches, .. } = problem;
         let conv = geometry.conv();
         let even = |len: usize, block: usize| len.div_ceil(len.div_ceil(block.max(1)));
         let [height, width] = geometry.output();
@@ -432,8 +433,13 @@ impl Blocks {
             chunk: [images, rows, columns],
             rows: reach.min(conv.input[0]),
         };
-        blocks.cuts =
-            WeightCuts::new(geometry, caches, [kernel.mr(), kernel.nr()], blocks.chunk_count(geometry));
+        blocks.cuts = WeightCuts::new(
+            geometry,
+            *accuracy,
+            caches,
+            [kernel.mr(), kernel.nr()],
+            blocks.chunk_count(geometry),
+        );
         blocks
     }
 

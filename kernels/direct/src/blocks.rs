@@ -140,7 +140,7 @@ impl<'a> Model<'a> {
         let windows = (height * (*batch).max(1)) as f64 / (rows * images) as f64 * *groups as f64;
         let panels = output.channels.div_ceil(self.nr) as f64;
         let copies = if *layout == Layout::Nchw {
-            let reads = (blocks.input_pixels * width.div_ceil(columns)) as f64 * input.channels as f64 * 0.4;
+            let reads = (blocks.input_pixels * width.div_ceil(columns)) as f64 * input.channels as f64 * 0.7;
             windows * reads
         } else {
             0.0
@@ -149,7 +149,7 @@ impl<'a> Model<'a> {
         let weights =
             phases.iter().map(|phase| phase.taps()).sum::<usize>() as f64 * depth * panels * self.nr as f64;
         let streams = windows * weights * if weights * 4.0 > self.l2 / 2.0 { 0.12 } else { 0.03 };
-        let writes = if *layout == Layout::Nchw { 0.6 } else { 0.1 };
+        let writes = if *layout == Layout::Nchw { 0.8 } else { 0.1 };
         let outputs = (batch * groups * height * width * output.channels) as f64;
         [window * windows * panels + streams + outputs * writes, copies]
     }

@@ -39,7 +39,8 @@ impl Runner {
         let geometry = problem.geometry;
         let [height, width] = geometry.output();
         let kernel = ukernel(problem.isa, [geometry.group_in(), height * width]);
-        let cuts = WeightCuts::new(&geometry, &problem.caches, [kernel.mr(), kernel.nr()], 1);
+        let cuts =
+            WeightCuts::new(&geometry, problem.accuracy, &problem.caches, [kernel.mr(), kernel.nr()], 1);
         let block = cuts.block;
         let blocking = Blocking::new(kernel.as_ref(), &problem.caches, [block[0], block[1], height * width]);
         Self { geometry, phase: geometry.forward(), kernel, cuts, blocking, threads: problem.threads }

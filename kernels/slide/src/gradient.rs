@@ -9,6 +9,7 @@
 //!     add the lanes of each sum, where they are pixels, and write it in the order of the weights
 //! ```
 //!
+//! Where lanes are pixels each lane has a sum of its own: more than one accumulator, so not for the class `Strict`.
 //! Rows that are left over are taken one by one, and lanes beyond the last pixel are not read: a `src` that is not finite touches no weight but
 //! its own. Padding is multiplied, as zeros, by `diff_dst`.
 
@@ -18,8 +19,8 @@ use crate::run::{Planes, prepare};
 use crate::sweep::{MAX_ROWS, Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
-    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute, Geometry,
-    Layout, Par, Problem, Sides, Unsupported, Update, WeightLayout, lines,
+    Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
+    Geometry, Layout, Par, Problem, Sides, Unsupported, Update, WeightLayout, lines,
 };
 use convolve_gemm::{Ukernel, ukernel};
 use core::ops::Range;
@@ -82,6 +83,9 @@ impl Runner {
                 let window = Window::channels(&sides.phases[0], sides.input.channels, lanes);
                 // Two vectors are a cache line.
                 (sides, window, None, outputs.div_ceil(tasks).next_multiple_of(2 * lanes))
+            }
+            None if problem.accuracy == Accuracy::Strict => {
+                return Err(Unsupported("the order of its sums depends on the instruction set"));
             }
             None => {
                 let sides = Sides::new(&geometry, Direction::Forward);

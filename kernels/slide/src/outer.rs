@@ -19,8 +19,8 @@ use crate::run::{Planes, prepare};
 use crate::sweep::{Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
-    Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute, Geometry,
-    Layout, Par, Parts, Problem, Sides, Unsupported, Update, WeightLayout, lines,
+    Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
+    Geometry, Layout, Par, Parts, Problem, Sides, Unsupported, Update, WeightLayout, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -125,7 +125,7 @@ impl Runner {
             threads: problem.threads,
         };
         runner.place_rows();
-        if geometry.macs() >= MACS {
+        if geometry.macs() >= MACS && problem.accuracy != Accuracy::Strict {
             let all = runner.parts_of(1);
             let most = PARTIAL / (all.boxes * all.len).max(1);
             runner.parts = TASKS.div_ceil(all.boxes).min(most).min(runner.chunk_count()).max(1);
