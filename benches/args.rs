@@ -209,7 +209,7 @@ mod tests {
             ("--problem mb0ic3ih8oc3kh5", "nothing to compute"),
             ("--algorithm alchemy", "no algorithm has this name"),
             ("--isa 3dnow", "is no instruction set"),
-            ("--suite lenet99", "possible values: resnet50, vgg16, mobilenet, course, peers, all"),
+            ("--suite lenet99", "possible values: resnet50, vgg16, mobilenet, course, all"),
             ("--threads 0", "0 is not in 1..=1024"),
             ("--pass sideways", "possible values: fwd, bwd_d, bwd_w, all"),
         ] {

@@ -97,7 +97,7 @@ fn padding() -> impl Strategy<Value = Padding> {
 pub fn convs() -> impl Strategy<Value = Conv2d> {
     let batch = prop_oneof![6 => Just(1usize), 3 => 2usize..=3, 1 => Just(0usize)];
     let layout = (select(&Layout::ALL[..]), select(&WeightLayout::ALL[..]));
-    let equal = prop_oneof![3 => Just(0u8), 1 => 1u8..8];
+    let equal = prop_oneof![2 => Just(0u8), 1 => 1u8..8];
     (batch, channels(), [edge(), edge()], [taps(), taps()], padding(), layout, equal).prop_map(
         |(batch, [groups, ic, oc], input, [h, w], padding, (layout, weight_layout), equal)| {
             let conv = Conv2d {

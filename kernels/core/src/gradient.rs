@@ -23,7 +23,7 @@ pub struct WeightTask {
 /// use convolve_core::{Accuracy, Caches, Conv2d, WeightCuts};
 /// let geometry = Conv2d::new(64, 64, 3).input(56).padding(1).geometry()?;
 /// let cuts = WeightCuts::new(&geometry, Accuracy::Standard, &Caches::default(), [6, 16], 56);
-/// assert_eq!(cuts.boxes(&geometry) * cuts.parts, 8);
+/// assert_eq!(cuts.boxes(&geometry) * cuts.parts, 6);
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct WeightCuts {
 
 impl WeightCuts {
     /// Cuts for tiles of `mr` output channels and panels of `nr` input channels: the sums of a box take at most half of L2. Where that makes
-    /// fewer than eight tasks of a problem that is worth it, the `steps` of the sum are cut into parts (not in the class
+    /// few tasks of a problem that is worth it, the `steps` of the sum are cut into parts (not in the class
     /// [`Strict`](crate::Accuracy::Strict), whose sums have one accumulator), and, if the sums of the parts would be large, the boxes are made
     /// smaller. So the work is cut by the shape of the problem, never by the number of threads.
     ///
@@ -55,6 +55,8 @@ impl WeightCuts {
         steps: usize,
     ) -> Self {
         const TASKS: usize = 8;
+        /// Fewer are not worth a second copy of an operand.
+        const ENOUGH: usize = 6;
         const MACS: u64 = 1 << 20;
         /// Most floats of the sums of all parts.
         const PARTIAL: usize = 1 << 18;
@@ -69,11 +71,12 @@ impl WeightCuts {
         let sums = geometry.conv().groups * group_out * group_in.next_multiple_of(nr) * taps;
         let parts = TASKS.div_ceil(cuts.boxes(geometry)).min(PARTIAL / sums).min(steps);
         if parts > 1 && accuracy != Accuracy::Strict {
-            cuts.parts = parts;
+            // An even number is shared evenly by two threads.
+            cuts.parts = (parts / 2 * 2).max(1);
         }
         // Blocks of one operand are copied once for each block of the other; with many taps a copy serves longer.
         let least = if taps == 1 { 2 * nr } else { nr };
-        while cuts.boxes(geometry) * cuts.parts < TASKS {
+        while cuts.boxes(geometry) * cuts.parts < ENOUGH {
             let [oc, ic] = &mut cuts.block;
             if *ic > least || (*ic > nr && *oc <= 4 * mr) {
                 *ic = ic.div_ceil(2).next_multiple_of(nr);

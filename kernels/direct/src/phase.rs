@@ -320,8 +320,14 @@ impl PhaseRunner {
                     (from, row) = row_at(image, y);
                 }
             }
+            // With one tap, the next tile reads what follows: on its way to L1 while this one is computed.
+            let next = if walk.count == [1, 1] { from.wrapping_add(x * advance) } else { usize::MAX };
+            let mut next = source.data.get(next..).unwrap_or_default();
+            next = &next[..next.len().min(size * advance)];
             for (panel, first) in block.clone().step_by(nr).enumerate() {
                 let channels = first..block.end.min(first + nr);
+                let wanted = if ahead.is_empty() { next } else { *ahead };
+                let asked = wanted.len().min(walk.steps() * LINE);
                 let call = Call {
                     lhs: source.data,
                     at: Lhs::Rows(&at[..size]),
@@ -337,10 +343,13 @@ impl PhaseRunner {
                     to: &to[..size],
                     column: column + panel * nr,
                     columns: channels.len(),
-                    ahead,
+                    ahead: wanted,
                 };
                 self.kernel.run(&call, dst);
-                *ahead = &ahead[ahead.len().min(walk.steps() * LINE)..];
+                match ahead.is_empty() {
+                    true => next = &next[asked..],
+                    false => *ahead = &ahead[asked..],
+                }
             }
         }
     }

@@ -154,7 +154,7 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
         v
     }
 
-    /// Asks for the cache line of `data[at]` to be brought to L2, if there is one; a hint that changes nothing else.
+    /// Asks for the cache line of `data[at]` to be brought to L1, if there is one; a hint that changes nothing else.
     ///
     /// ```
     /// use convolve_simd::{Isa, Simd, dispatch};
