@@ -148,7 +148,7 @@ impl<'a> Model<'a> {
         // Every window reads all weights: from L2 if they fit there beside the input, else from L3.
         let weights =
             phases.iter().map(|phase| phase.taps()).sum::<usize>() as f64 * depth * panels * self.nr as f64;
-        let streams = windows * weights * if weights * 4.0 > self.l2 / 2.0 { 0.12 } else { 0.03 };
+        let streams = windows * weights * if weights * 4.0 > self.l2 / 2.0 { 0.06 } else { 0.03 };
         let writes = if *layout == Layout::Nchw { 0.8 } else { 0.1 };
         let outputs = (batch * groups * height * width * output.channels) as f64;
         [window * windows * panels + streams + outputs * writes, copies]

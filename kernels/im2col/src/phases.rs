@@ -256,13 +256,13 @@ impl PatchRunner {
             let packs = match self.sides.layout {
                 Layout::Nhwc => taps * (12.0 + 0.4 * channels),
                 Layout::Nchw if phase.axes[1].advance == 1 => {
-                    taps * channels * 11.0 * (1.0 / nr as f64 + 1.0 / width)
+                    taps * channels * 40.0 * (1.0 / nr as f64 + 1.0 / width)
                 }
                 Layout::Nchw => taps * channels * 1.8,
             };
             let repeats = self.sides.output.channels.div_ceil(self.channels) as f64;
             let tasks = positions.div_ceil(self.pixels) as f64 * repeats;
-            cycles += calls * (depth as f64 * per_step + 80.0 * blocks)
+            cycles += calls * (depth as f64 * per_step * 1.15 + 200.0 * blocks)
                 + positions as f64 * packs * repeats
                 + 1000.0 * tasks;
         }

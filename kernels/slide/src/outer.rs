@@ -323,10 +323,12 @@ impl Runner {
         let calls = tiles * panels * self.chunk_count() as f64;
         let runs = tiles * panels * images * height as f64;
         let boxes = (self.sides.groups * group.div_ceil(self.channels)) as f64;
-        let per_float = if self.sides.layout == Layout::Nhwc { [1.5, 0.15] } else { [0.3, 0.5] };
+        // Copies of `src` and of `diff_dst`; pixels that are taken apart go one by one.
+        let apart = if self.window.phase.axes[1].advance > 1 { 3.0 } else { 1.0 };
+        let per_float = if self.sides.layout == Layout::Nhwc { [1.5, 0.2] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
-        tiles * panels * pixels * step + calls * 100.0 + runs * 16.0 + src + dst
+        tiles * panels * pixels * step + calls * 150.0 + runs * 20.0 + src + dst
     }
 }
 

@@ -504,7 +504,9 @@ impl Runner {
                 };
                 cycles += inputs * blocks * planes.reach as f64 * (padded.pitch as f64 / lanes) * per_vector;
                 if !planes.in_place {
-                    cycles += outputs * (vertical.count * horizontal.count) as f64 / lanes * 4.0;
+                    // Two phases of a row are joined by vectors, more of them pixel by pixel.
+                    let per_float = if horizontal.step > 2 { 1.5 } else { 4.0 / lanes };
+                    cycles += outputs * (vertical.count * horizontal.count) as f64 * per_float;
                 }
             }
         }
