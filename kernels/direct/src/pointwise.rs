@@ -49,6 +49,8 @@ pass!(BackwardData);
 /// As many tasks, at least, where there is work for several threads.
 const TASKS: usize = 8;
 const MACS: u64 = 1 << 20;
+/// Bytes that stay in a first-level cache.
+const L1: usize = 32 << 10;
 
 struct Runner {
     sides: Sides,
@@ -190,8 +192,10 @@ impl Runner {
         let copies = output.channels.div_ceil(self.channels) as f64 * 0.15 + 0.1;
         let copied = (batch * groups * input.channels * all.next_multiple_of(nr)) as f64 * copies;
         let written = (batch * groups * output.channels * all) as f64 * 0.1;
-        let cycles =
-            calls * (rows * self.kernel.step_cycles() * input.channels as f64 + 80.0) + copied + written;
+        // A panel that does not stay in L1 is streamed from L2 for every tile.
+        let far = if input.channels * nr * size_of::<f32>() > L1 { 1.4 } else { 1.0 };
+        let steps = rows * self.kernel.step_cycles() * far * input.channels as f64;
+        let cycles = calls * (steps + 80.0) + copied + written;
         Estimate {
             ns: cycles / 3.5 / self.threads as f64,
             workspace: Phased::workspace_len(self),

@@ -92,8 +92,7 @@ impl Runner {
                 let phase = &sides.phases[0];
                 let chain = crate::window::Chain::new(&phase.axes[0]);
                 let planes = Planes::new(&sides, lanes, ROWS.max(R * chain.leap))?;
-                let window =
-                    Window::planes(phase, sides.input.channels, &planes.padded[0], planes.plane, lanes);
+                let window = Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes);
                 let share = outputs.div_ceil(tasks);
                 let group = sides.output.channels;
                 let share = if group == 1 || share > group { share.next_multiple_of(group) } else { share };
@@ -261,7 +260,7 @@ impl Runner {
             (self.sides.output.strides, self.sweeper.lanes(), self.sides.output.size);
         let (window, chain, axis) = (&self.window, &self.window.chain, &self.window.phase.axes[0]);
         let group = channels.start / self.sides.output.channels;
-        let (pitch, diff_dst) = (planes.padded[0].pitch, &diff_dst[image * to.image..]);
+        let (pitch, diff_dst) = (planes.padded.pitch, &diff_dst[image * to.image..]);
         let diff_row = self.diffs().0;
         for start in (0..height).step_by(planes.block) {
             let block = start..height.min(start + planes.block);
@@ -272,7 +271,6 @@ impl Runner {
                 sides,
                 window,
                 planes,
-                0,
                 sweeper,
                 transpose,
                 src,
@@ -399,7 +397,7 @@ impl Runner {
                 let blocks = height.div_ceil(planes.block) as f64;
                 let copies = self.sides.input.channels as f64
                     * planes.reach as f64
-                    * (planes.padded[0].pitch as f64 / lanes)
+                    * (planes.padded.pitch as f64 / lanes)
                     * if self.sides.layout == Layout::Nhwc {
                         4.0
                     } else {

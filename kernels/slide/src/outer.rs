@@ -95,8 +95,7 @@ impl Runner {
             Planes::of_rows(&sides, sweeper.lanes(), height.max(1).div_ceil(height.max(1).div_ceil(rows)));
         let depth = sides.input.channels;
         let weights = depth * geometry.taps();
-        let window =
-            Window::planes(&sides.phases[0], depth, &planes.padded[0], planes.plane, sweeper.lanes());
+        let window = Window::planes(&sides.phases[0], depth, &planes.padded, planes.plane, sweeper.lanes());
         let image = planes.plane.saturating_mul(depth);
         if image > PLANES {
             return Err(Unsupported("the input rows of one output row do not fit a second-level cache"));
@@ -135,7 +134,7 @@ impl Runner {
 
     fn place_rows(&mut self) {
         let [vertical, horizontal] = self.window.phase.axes;
-        let (padded, [kh, kw]) = (self.planes.padded[0], self.geometry.conv().kernel);
+        let (padded, [kh, kw]) = (self.planes.padded, self.geometry.conv().kernel);
         let strides = self.geometry.weights();
         let depth = self.sides.input.channels;
         let taps = (0..depth).flat_map(|c| (0..kh).flat_map(move |y| (0..kw).map(move |x| (c, y, x))));
@@ -217,7 +216,7 @@ impl Runner {
             self.copy(diff_dst, &channels, &chunk, &mut panels[..count * panel_len]);
             let walk = Walk {
                 count: [chunk.images.len(), chunk.rows.len()],
-                lhs: [self.image_len(), self.window.phase.axes[0].advance * self.planes.padded[0].pitch],
+                lhs: [self.image_len(), self.window.phase.axes[0].advance * self.planes.padded.pitch],
                 rhs: [pixels * nr, width * nr],
                 len: width,
             };
@@ -255,7 +254,6 @@ impl Runner {
                 &self.sides,
                 &self.window,
                 &self.planes,
-                0,
                 self.sweeper.as_ref(),
                 self.kernel.as_ref(),
                 src,
@@ -325,7 +323,7 @@ impl Runner {
         let boxes = (self.sides.groups * group.div_ceil(self.channels)) as f64;
         // Copies of `src` and of `diff_dst`; pixels that are taken apart go one by one.
         let apart = if self.window.phase.axes[1].advance > 1 { 3.0 } else { 1.0 };
-        let per_float = if self.sides.layout == Layout::Nhwc { [1.5, 0.2] } else { [0.4 * apart, 0.6] };
+        let per_float = if self.sides.layout == Layout::Nhwc { [2.5, 0.2] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
         tiles * panels * pixels * step + calls * 150.0 + runs * 20.0 + src + dst

@@ -39,7 +39,7 @@ pub(crate) struct Runner {
     sweeper: Box<dyn Sweeper>,
     transpose: Box<dyn Ukernel>,
     windows: Vec<Window>,
-    /// How rows are prepared where lanes are pixels: one for each window.
+    /// How rows are prepared where lanes are pixels.
     planes: Option<Planes>,
     /// Output rows and groups of a task (all groups in NHWC).
     rows: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Runner {
 
 /// Prepared input rows: `[input channel][row][pitch]`.
 pub(crate) struct Planes {
-    pub(crate) padded: Vec<PaddedRow>,
+    pub(crate) padded: PaddedRow,
     /// Positions (rows of a phase) that are prepared together, and the most input rows that they read.
     pub(crate) block: usize,
     pub(crate) reach: usize,
@@ -88,8 +88,8 @@ impl Runner {
             None => {
                 let sides = Sides::new(geometry, direction);
                 let planes = Planes::new(&sides, lanes, 8)?;
-                let windows = sides.phases.iter().zip(&planes.padded).map(|(phase, padded)| {
-                    Window::planes(phase, sides.input.channels, padded, planes.plane, lanes)
+                let windows = sides.phases.iter().map(|phase| {
+                    Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes)
                 });
                 (sides.clone(), windows.collect(), Some(planes))
             }
@@ -124,9 +124,9 @@ impl Runner {
         Ok(Self { sides, sweeper, transpose, windows, planes, rows, groups, threads: problem.threads })
     }
 
-    /// Floats of the prepared rows of one task: a region for each phase of a row of phases.
+    /// Floats of the prepared rows of one task, which all phases of a row of phases read.
     fn prepared_len(&self, planes: &Planes) -> usize {
-        lines(planes.plane * self.sides.input.channels * planes.groups * self.columns_of(0).len())
+        lines(planes.plane * self.sides.input.channels * planes.groups)
     }
 
     /// Floats of workspace of one task.
@@ -239,27 +239,27 @@ impl Runner {
             let positions = axis.positions(rows.clone());
             for first_row in positions.clone().step_by(planes.block) {
                 let block = first_row..positions.end.min(first_row + planes.block);
-                prepared[..region * together.len()].fill(0.0);
+                let prepared = &mut prepared[..region];
+                prepared.fill(0.0);
                 for batch in channels.clone().step_by(outputs * planes.groups) {
                     let batch = batch..channels.end.min(batch + outputs * planes.groups);
                     let groups = batch.start / outputs..batch.end / outputs;
+                    let window = &self.windows[together.start];
+                    let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
+                    prepare(
+                        &self.sides,
+                        window,
+                        planes,
+                        sweeper,
+                        transpose,
+                        task.input,
+                        image,
+                        &groups,
+                        &block,
+                        prepared,
+                    );
                     let mut rest = &mut *results;
-                    for (index, prepared) in together.clone().zip(prepared.chunks_exact_mut(region)) {
-                        let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
-                        let window = &self.windows[index];
-                        prepare(
-                            &self.sides,
-                            window,
-                            planes,
-                            index,
-                            sweeper,
-                            transpose,
-                            task.input,
-                            image,
-                            &groups,
-                            &block,
-                            prepared,
-                        );
+                    for index in together.clone() {
                         let width = self.windows[index].phase.axes[1].count;
                         if planes.in_place {
                             let row = axis.start + block.start * axis.step - rows.start;
@@ -304,7 +304,7 @@ impl Runner {
     ) {
         let window = &self.windows[index];
         let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
-        let pitch = planes.padded[index].pitch;
+        let pitch = planes.padded.pitch;
         // Groups of one output channel are planes next to each other; else all channels of a group read the same ones.
         let next = if planes.groups > 1 { planes.plane * self.sides.input.channels } else { 0 };
         // Planes that read the same input are swept together, as many at a time as fit the registers; one may be left.
@@ -475,7 +475,7 @@ impl Runner {
     pub(crate) fn estimate(&self) -> Estimate {
         let lanes = self.sweeper.lanes() as f64;
         let mut cycles = 0.0;
-        for (index, window) in self.windows.iter().enumerate() {
+        for window in &self.windows {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
             let mut tile_cycles = 0.0;
             for_each_tile(chain, self.sweeper.rows(chain.k), 0..vertical.count, &mut |tile, _| {
@@ -483,7 +483,7 @@ impl Runner {
                 // Input rows of a tile that do not stay in L1 come from L2 again for every output channel.
                 let far = self.planes.as_ref().is_some_and(|planes| {
                     self.sides.output.channels > 1
-                        && self.sides.input.channels * inputs * planes.padded[index].pitch > 2 * L1
+                        && self.sides.input.channels * inputs * planes.padded.pitch > 2 * L1
                 });
                 let loads = inputs as f64 * if far { 1.2 } else { 0.65 } + 0.5 * chain.k as f64;
                 tile_cycles += window.columns.len() as f64 * ((0.6 * steps).max(loads) + 2.0) + 20.0;
@@ -495,9 +495,10 @@ impl Runner {
             };
             cycles += vectors * tile_cycles;
             if let Some(planes) = &self.planes {
-                let padded = &planes.padded[index];
+                let padded = &planes.padded;
                 let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
-                let blocks = vertical.count.div_ceil(planes.block) as f64;
+                let blocks =
+                    vertical.count.div_ceil(planes.block) as f64 / self.columns_of(0).len().max(1) as f64;
                 let per_vector = match self.sides.layout {
                     Layout::Nchw => 1.5 * horizontal.advance.min(4) as f64,
                     Layout::Nhwc => 4.0,
@@ -573,16 +574,14 @@ impl Planes {
 
     /// `block` rows are prepared together.
     pub(crate) fn of_rows(sides: &Sides, lanes: usize, block: usize) -> Self {
-        let padded = sides.phases.iter().map(|phase| PaddedRow::new(&phase.axes[1], lanes));
-        let padded: Vec<PaddedRow> = padded.collect();
-        let pitch = padded.iter().map(|padded| padded.pitch).max().unwrap_or(0);
+        let padded = PaddedRow::new(sides.phases.iter().map(|phase| &phase.axes[1]), lanes);
         let axes = sides.phases.iter().map(|phase| phase.axes[0]);
         let reach =
             axes.map(|axis| (block - 1) * axis.advance + (axis.taps.count - 1) * axis.taps.step_d + 1);
         let reach = reach.max().unwrap_or(0);
         let in_place =
             sides.layout == Layout::Nchw && sides.phases.iter().all(|phase| phase.axes[1].step == 1);
-        Self { padded, block, reach, groups: 1, plane: reach.saturating_mul(pitch), in_place }
+        Self { padded, block, reach, groups: 1, plane: reach.saturating_mul(padded.pitch), in_place }
     }
 }
 
@@ -658,13 +657,12 @@ impl Phased for Runner {
     }
 }
 
-/// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of window `index` read; padding is zero already.
+/// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of a window read; padding is zero already.
 #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
 pub(crate) fn prepare(
     sides: &Sides,
     window: &Window,
     planes: &Planes,
-    index: usize,
     sweeper: &dyn Sweeper,
     transpose: &dyn Ukernel,
     input: &[f32],
@@ -673,7 +671,7 @@ pub(crate) fn prepare(
     block: &Range<usize>,
     prepared: &mut [f32],
 ) {
-    let (strides, padded) = (sides.input.strides, &planes.padded[index]);
+    let (strides, padded) = (sides.input.strides, &planes.padded);
     let [vertical, horizontal] = &window.phase.axes;
     let depth = sides.input.channels;
     let first = (block.start * vertical.advance) as isize + vertical.taps.d(0);

@@ -103,9 +103,11 @@ impl Window {
 }
 
 /// A row of a plane, padded with zeros and taken apart by its stride, so that the taps of neighbouring output pixels are neighbours:
-/// class `r` holds the pixels `d(0) + r + i*advance`.
+/// class `r` holds the pixels `first + r + i*advance`. Phases whose pixels are neighbours already (backward-data) share one such row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PaddedRow {
+    /// Displacement of the first pixel.
+    pub(crate) first: isize,
     pub(crate) classes: usize,
     /// Floats of a class.
     pub(crate) len: usize,
@@ -114,22 +116,27 @@ pub(crate) struct PaddedRow {
 }
 
 impl PaddedRow {
-    pub(crate) fn new(axis: &AxisPhase, lanes: usize) -> Self {
-        let span = (axis.taps.count - 1) * axis.taps.step_d;
-        let classes = axis.advance.min(span + 1);
-        let len = axis.count.next_multiple_of(lanes) + span / axis.advance;
-        Self { classes, len, pitch: (classes * len).next_multiple_of(lanes) }
+    /// For all of `axes`, which have the same advance.
+    pub(crate) fn new<'a>(axes: impl Iterator<Item = &'a AxisPhase> + Clone, lanes: usize) -> Self {
+        let first = axes.clone().map(|axis| axis.taps.d(0)).min().unwrap_or(0);
+        let last = axes.clone().map(|axis| axis.taps.d(axis.taps.count - 1)).max().unwrap_or(0);
+        let advance = axes.clone().map(|axis| axis.advance).max().unwrap_or(1);
+        let span = (last - first) as usize;
+        let classes = advance.min(span + 1);
+        let count = axes.map(|axis| axis.count).max().unwrap_or(0);
+        let len = count.next_multiple_of(lanes) + span / advance;
+        Self { first, classes, len, pitch: (classes * len).next_multiple_of(lanes) }
     }
 
     /// Where output pixel 0 finds tap `t`.
     pub(crate) fn tap(&self, axis: &AxisPhase, t: usize) -> usize {
-        let distance = t * axis.taps.step_d;
+        let distance = (axis.taps.d(t) - self.first) as usize;
         distance % axis.advance * self.len + distance / axis.advance
     }
 
     /// Where class `class` lies in the input row: its first pixel there, and the part of the class that is not padding.
     pub(crate) fn inside(&self, axis: &AxisPhase, class: usize) -> (usize, core::ops::Range<usize>) {
-        let first = axis.taps.d(0) + class as isize;
+        let first = self.first + class as isize;
         let at_or_after = |pixel: isize| {
             if pixel <= first { 0 } else { ((pixel - first) as usize).div_ceil(axis.advance).min(self.len) }
         };
