@@ -162,8 +162,7 @@ fn agree(problem: &NamedProblem, pass: AnyPass, operands: &Operands, peer: &str,
     let bound = 2.0 * (terms as f64).powi(2) * f64::from(f32::EPSILON / 2.0);
     for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
         let distance = f64::from(*a) - f64::from(*b);
-        // Written so that NaN fails.
-        if !(distance.abs() <= bound) {
+        if distance.is_nan() || distance.abs() > bound {
             refuse(&format!(
                 "{} {problem}, {peer}: element {i} is {b}, ours {a}: not the same convolution",
                 pass.name()

@@ -178,6 +178,9 @@ impl WeightCuts {
     }
 }
 
+/// Writes the sums of a box, whose number is given, to its piece of the gradient.
+pub type DeliverFn<'f> = dyn Fn(usize, &[f32], &mut BlockMut<'_, f32>) + Sync + 'f;
+
 /// Sums that are made in several parts, each over a part of what is summed; parts are added in order. So there are enough tasks also where
 /// the gradient is small, and the bits depend on no thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +219,7 @@ impl Parts {
         lane_len: usize,
         index: &(dyn Fn(&[Range<usize>; 3]) -> usize + Sync),
         reduce: &(dyn Fn(usize, usize, &mut [f32]) -> usize + Sync),
-        deliver: &(dyn Fn(usize, &[f32], &mut BlockMut<'_, f32>) + Sync),
+        deliver: &DeliverFn<'_>,
     ) {
         let Self { parts, boxes, len } = *self;
         let (partial, lanes) = workspace.split_at_mut(lines(self.partial_len()));

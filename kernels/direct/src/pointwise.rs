@@ -88,13 +88,14 @@ impl Runner {
         let all = sides.output.size[0] * sides.output.size[1];
         let (depth, outputs) = (sides.input.channels, sides.output.channels);
         // The shape that wastes least, of rows and of columns; between equals the one with fewest loads.
-        let cost = |kernel: &Box<dyn Ukernel>| {
+        let cost = |kernel: &dyn Ukernel| {
             let calls = outputs.div_ceil(kernel.mr()) * all.div_ceil(kernel.nr());
             let tile = outputs as f64 / outputs.div_ceil(kernel.mr()) as f64 / kernel.mr() as f64;
             calls as f64 * (tile * kernel.step_cycles() * depth as f64 + 80.0 + kernel.nr() as f64 / 8.0)
         };
         let kernels = ukernels(problem.isa).into_iter();
-        let kernel = kernels.min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("there are kernels");
+        let kernel =
+            kernels.min_by(|a, b| cost(a.as_ref()).total_cmp(&cost(b.as_ref()))).expect("there are kernels");
         let nr = kernel.nr();
         let tile = outputs.div_ceil(outputs.div_ceil(kernel.mr()));
         // The panels of a task take at most a quarter of L2, so that all tiles find them there.

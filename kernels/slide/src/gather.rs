@@ -6,7 +6,7 @@
 //! serves every pair (r, k) with `r*ST + k = i`. Lanes are channels or pixels as in the sweep; where they are pixels the lanes of a
 //! sum are added at the very end.
 
-use crate::sweep::{KERNELS, MAX_K, place};
+use crate::sweep::{KERNELS, MAX_K, output_row, place};
 use convolve_simd::{Isa, Rows, Simd, dispatch, each};
 use core::ops::Range;
 
@@ -95,8 +95,8 @@ fn gather<
                         if const { I < N } {
                             let value = s.in_order(if PART { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) });
                             each!(J in 0 1 2 3 4 5 6 {
-                                let r = const { I.wrapping_sub(J) / ST };
-                                if const { J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && I.wrapping_sub(J) / ST < R } {
+                                let r = const { output_row(I, J, ST) };
+                                if const { J < K && output_row(I, J, ST) < R } {
                                     acc[Q][J] = s.in_order(s.mul_add(value, diff[r], acc[Q][J]));
                                 }
                             });

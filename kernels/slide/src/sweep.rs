@@ -141,6 +141,11 @@ pub(crate) trait Sweeper: Send + Sync {
     fn by_turns(&self, even: &[f32], odd: &[f32], to: &mut [f32]);
 }
 
+/// The output row that reads input row `i` through kernel row `k`; a number beyond all rows if there is none.
+pub(crate) const fn output_row(i: usize, k: usize, stride: usize) -> usize {
+    if i < k || !(i - k).is_multiple_of(stride) { usize::MAX } else { (i - k) / stride }
+}
+
 /// Where a tile works.
 #[derive(Clone, Copy)]
 struct Place<'a, V, const D: usize> {
@@ -208,8 +213,8 @@ fn tile<
                         let value = if PART && !SPLAT { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) };
                         let value = s.in_order(value);
                         each!(J in 0 1 2 3 4 5 6 {
-                            let r = const { I.wrapping_sub(J) / ST };
-                            if const { J < K && I >= J && (I.wrapping_sub(J)).is_multiple_of(ST) && I.wrapping_sub(J) / ST < R } {
+                            let r = const { output_row(I, J, ST) };
+                            if const { J < K && output_row(I, J, ST) < R } {
                                 for d in 0..D {
                                     // In order: a step that nothing waits for would be put off, and its operands kept.
                                     acc[d][POS][r] = s.in_order(s.mul_add(value, w[d][J], acc[d][POS][r]));
