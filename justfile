@@ -32,6 +32,10 @@ bench *ARGS:
 report *ARGS:
     cargo bench -p convolve-benches --bench report -- {{ARGS}}
 
+# Ours beside oneDNN (if scripts/onednn can fetch it) and explicit im2col.
+peers *ARGS:
+    CONVOLVE_ONEDNN="$(scripts/onednn)" cargo bench -p convolve-benches --bench peers -- {{ARGS}}
+
 # Every algorithm against the definition, over problem files or strings.
 verify *ARGS:
     cargo run --release --example verify -- {{ARGS}}
