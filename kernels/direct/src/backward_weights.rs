@@ -357,9 +357,9 @@ impl Runner {
     /// Cycles of the multiply-adds by tile efficiency, plus calls, runs, packing and delivery, at 3.5 GHz.
     fn nanoseconds(&self, problem: &Problem) -> f64 {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
-        let per_step = self.kernel.step_cycles();
         let panels = geometry.group_in().div_ceil(self.kernel.nr()) as f64;
         let tiles = geometry.group_out().div_ceil(self.kernel.mr()) as f64;
+        let per_step = self.kernel.step_cycles(geometry.group_out() as f64 / tiles);
         let [height, width] = geometry.output();
         let runs = (conv.batch * height) as f64;
         let calls = runs / (self.blocks.chunk[0] * self.blocks.chunk[1]) as f64;
@@ -373,7 +373,7 @@ impl Runner {
         let cycles = steps * panels * tiles * (geometry.taps() * conv.groups) as f64
             + geometry.src_len() as f64 * oc_tasks * 0.4
             + copied
-            + geometry.weights_len() as f64 * 2.0;
+            + geometry.weights_len() as f64 * 3.0;
         let parallel = problem.threads.min(self.blocks.cuts.boxes(geometry) * self.blocks.cuts.parts) as f64;
         cycles / 3.5 / parallel
     }

@@ -105,16 +105,14 @@ struct Model<'a> {
     sides: &'a Sides,
     mr: usize,
     nr: usize,
-    /// Of one step of one tile.
-    step: f64,
+    kernel: &'a dyn Ukernel,
     /// Bytes of L2.
     l2: f64,
 }
 
 impl<'a> Model<'a> {
-    fn new(sides: &'a Sides, problem: &Problem, kernel: &dyn Ukernel) -> Self {
-        let (mr, nr, step) = (kernel.mr(), kernel.nr(), kernel.step_cycles());
-        Self { sides, mr, nr, step, l2: problem.caches.l2 as f64 }
+    fn new(sides: &'a Sides, problem: &Problem, kernel: &'a dyn Ukernel) -> Self {
+        Self { sides, mr: kernel.mr(), nr: kernel.nr(), kernel, l2: problem.caches.l2 as f64 }
     }
 
     /// Cycles of all multiply-adds, and of the copies for one block of channels.
@@ -130,10 +128,12 @@ impl<'a> Model<'a> {
             let [ys, xs] = phase.axes;
             for y in ys.segments(ys.positions(start..start + rows)) {
                 for x in xs.segments(0..xs.count) {
-                    let tiles = (images * y.positions.len() * x.positions.len()).div_ceil(self.mr);
+                    let pixels = images * y.positions.len() * x.positions.len();
+                    let tiles = pixels.div_ceil(self.mr);
+                    let step = self.kernel.step_cycles(pixels as f64 / tiles.max(1) as f64);
                     let (rows_of_taps, taps) = (y.taps.len(), y.taps.len() * x.taps.len());
                     let runs = if input.channels < 16 { rows_of_taps } else { taps };
-                    window += tiles as f64 * (taps as f64 * depth * self.step + 10.0 * runs as f64 + 70.0);
+                    window += tiles as f64 * (taps as f64 * depth * step + 10.0 * runs as f64 + 70.0);
                 }
             }
         }

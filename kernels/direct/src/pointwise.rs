@@ -90,8 +90,8 @@ impl Runner {
         // The shape that wastes least, of rows and of columns; between equals the one with fewest loads.
         let cost = |kernel: &dyn Ukernel| {
             let calls = outputs.div_ceil(kernel.mr()) * all.div_ceil(kernel.nr());
-            let tile = outputs as f64 / outputs.div_ceil(kernel.mr()) as f64 / kernel.mr() as f64;
-            calls as f64 * (tile * kernel.step_cycles() * depth as f64 + 80.0 + kernel.nr() as f64 / 8.0)
+            let rows = outputs as f64 / outputs.div_ceil(kernel.mr()) as f64;
+            calls as f64 * (kernel.step_cycles(rows) * depth as f64 + 80.0 + kernel.nr() as f64 / 8.0)
         };
         let kernels = ukernels(problem.isa).into_iter();
         let kernel =
@@ -189,13 +189,13 @@ impl Runner {
         let Sides { batch, groups, input, output, .. } = &self.sides;
         let (all, nr) = (output.size[0] * output.size[1], self.kernel.nr());
         let calls = (batch * groups * self.tiles() * all.div_ceil(nr)) as f64;
-        let rows = output.channels as f64 / (self.tiles() * self.kernel.mr()) as f64;
+        let rows = output.channels as f64 / self.tiles() as f64;
         let copies = output.channels.div_ceil(self.channels) as f64 * 0.15 + 0.1;
         let copied = (batch * groups * input.channels * all.next_multiple_of(nr)) as f64 * copies;
         let written = (batch * groups * output.channels * all) as f64 * 0.1;
         // A panel that does not stay in L1 is streamed from L2 for every tile.
         let far = if input.channels * nr * size_of::<f32>() > L1 { 1.4 } else { 1.0 };
-        let steps = rows * self.kernel.step_cycles() * far * input.channels as f64;
+        let steps = self.kernel.step_cycles(rows) * far * input.channels as f64;
         let cycles = calls * (steps + 80.0) + copied + written;
         Estimate {
             ns: cycles / 3.5 / self.threads as f64,

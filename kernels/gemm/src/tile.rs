@@ -141,9 +141,9 @@ pub trait Ukernel: Transpose + Send + Sync {
     fn mr(&self) -> usize;
     /// Columns of a call: NV vectors.
     fn nr(&self) -> usize;
-    /// Cycles of one step of a whole tile: two multiply-adds or, measured, 1.6 loads a cycle, whichever take longer. (A core that does one of sixteen
-    /// lanes, as Zen 4, takes twice that for every algorithm alike.)
-    fn step_cycles(&self) -> f64;
+    /// Cycles of one step of a tile of `rows` rows (a mean may be broken): two multiply-adds or, measured, 1.6 loads a cycle, whichever take
+    /// longer. (A core that does one of sixteen lanes, as Zen 4, takes twice that for every algorithm alike.)
+    fn step_cycles(&self, rows: f64) -> f64;
     /// Copies `rows` x `columns` floats to panels `[panel][row][NR]`, zeros beyond the last column. Row by row: neighbours are read together.
     ///
     /// ```
@@ -390,9 +390,9 @@ impl<S: Family> Ukernel for Tiles<S> {
         self.table.vectors * S::LANES
     }
 
-    fn step_cycles(&self) -> f64 {
-        let (mr, nv) = (self.table.rows.len(), self.table.vectors);
-        ((mr * nv) as f64 / 2.0).max((mr + nv) as f64 / 1.6)
+    fn step_cycles(&self, rows: f64) -> f64 {
+        let vectors = self.table.vectors as f64;
+        (rows * vectors / 2.0).max((rows + vectors) / 1.6)
     }
 
     fn copy(&self, from: &[f32], step: usize, [rows, columns]: [usize; 2], to: &mut [f32]) {
@@ -550,7 +550,7 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
 /// Every family of micro-kernels of an instruction set, widest first.
 ///
 /// ```
-/// assert!(convolve_gemm::ukernels(convolve_simd::Isa::best()).iter().all(|kernel| kernel.step_cycles() > 1.0));
+/// assert!(convolve_gemm::ukernels(convolve_simd::Isa::best()).iter().all(|kernel| kernel.step_cycles(4.0) > 1.0));
 /// ```
 pub fn ukernels(isa: Isa) -> Vec<Box<dyn Ukernel>> {
     fn all<S: Family>(s: S) -> Vec<Box<dyn Ukernel>> {

@@ -96,7 +96,7 @@ impl Runner {
     fn nanoseconds(&self, problem: &Problem) -> f64 {
         let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
         let (conv, [height, width]) = (self.geometry.conv(), self.geometry.output());
-        let per_step = self.kernel.step_cycles();
+        let per_step = self.kernel.step_cycles(mr as f64);
         let [oc, ic] = [self.geometry.group_out(), self.geometry.group_in()];
         let pixels = (height * width) as f64;
         let blocks = (pixels / self.blocking.kc as f64).ceil();

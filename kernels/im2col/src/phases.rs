@@ -239,7 +239,7 @@ impl PatchRunner {
     /// Cycles of the multiply-adds by tile efficiency, plus packing, at 3.5 GHz.
     fn nanoseconds(&self, problem: &Problem) -> f64 {
         let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
-        let per_step = self.kernel.step_cycles();
+        let per_step = self.kernel.step_cycles(mr as f64);
         let mut cycles = 0.0;
         for phase in &self.sides.phases {
             let positions = phase.axes[0].count * phase.axes[1].count;

@@ -392,19 +392,19 @@ impl Runner {
             Some(planes) => {
                 let vectors = (width as f64 / lanes).ceil();
                 let parts = if (width as f64 / lanes).fract() > 0.0 { 2.0 } else { 1.0 };
-                let run = vectors * window.columns.len() as f64 * column;
+                let run = vectors * window.columns.len() as f64 * column * 1.25;
                 let tasks = outputs / self.channels.min(self.sides.output.channels) as f64;
                 let blocks = height.div_ceil(planes.block) as f64;
                 let copies = self.sides.input.channels as f64
                     * planes.reach as f64
                     * (planes.padded.pitch as f64 / lanes)
                     * if self.sides.layout == Layout::Nhwc {
-                        4.0
+                        12.0
                     } else {
                         1.5 * self.geometry.conv().stride[1].min(4) as f64
                     };
                 let diffs = if self.sides.layout == Layout::Nhwc {
-                    (height * width) as f64 / lanes * 3.0
+                    (height * width) as f64 / lanes * 12.0
                 } else {
                     0.0
                 };

@@ -317,13 +317,13 @@ impl Runner {
         let panels = (self.sides.groups * group.div_ceil(self.kernel.nr())) as f64;
         let pixels = images * (height * width) as f64;
         let tiles = self.rows.len().div_ceil(self.kernel.mr()) as f64;
-        let step = self.kernel.step_cycles() * self.rows.len() as f64 / tiles / self.kernel.mr() as f64;
+        let step = 1.08 * self.kernel.step_cycles(self.rows.len() as f64 / tiles);
         let calls = tiles * panels * self.chunk_count() as f64;
         let runs = tiles * panels * images * height as f64;
         let boxes = (self.sides.groups * group.div_ceil(self.channels)) as f64;
         // Copies of `src` and of `diff_dst`; pixels that are taken apart go one by one.
         let apart = if self.window.phase.axes[1].advance > 1 { 3.0 } else { 1.0 };
-        let per_float = if self.sides.layout == Layout::Nhwc { [2.5, 0.2] } else { [0.4 * apart, 0.6] };
+        let per_float = if self.sides.layout == Layout::Nhwc { [2.0, 0.2] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
         tiles * panels * pixels * step + calls * 150.0 + runs * 20.0 + src + dst
