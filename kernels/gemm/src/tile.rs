@@ -298,7 +298,7 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
         }
     }
     if call.clamp != UNCLAMPED {
-        let [least, greatest] = call.clamp.map(|bound| s.splat(bound));
+        let [least, greatest] = [s.splat(call.clamp[0]), s.splat(call.clamp[1])];
         each_row!(M {
             for j in 0..NV {
                 acc[M][j] = s.min(greatest, s.max(least, acc[M][j]));
@@ -355,15 +355,15 @@ impl Family for Portable {
 }
 
 impl Family for Avx2 {
-    /// 16 registers: 12 + 2 + 1; latency 4 x 2 pipes asks for 8. More than 8 rows of one vector spill: LLVM loads all scalars first.
-    const TABLES: &'static [Table<Self>] =
-        &[table!(3; 1 2 3 4), table!(2; 1 2 3 4 5 6), table!(1; 1 2 3 4 5 6 7 8)];
+    /// 16 registers: 12 + 2 + 1; latency 4 x 2 pipes asks for 8. More than 8 rows of one vector spill: LLVM loads all scalars first. So do 4 rows
+    /// of three vectors.
+    const TABLES: &'static [Table<Self>] = &[table!(2; 1 2 3 4 5 6), table!(1; 1 2 3 4 5 6 7 8)];
 }
 
 impl Family for Avx512 {
-    /// 32 registers: 28 + 2 + 1, 27 + 3 + 1, 28 + 4 (broadcasts are operands in memory there). 14 and 7 rows divide images of 7, 14, 28 and 56 pixels.
+    /// 32 registers: 24 + 4 + 1 (7 rows of four vectors spill), 27 + 3 + 1, 28 + 2 + 1. 14 rows divide images of 14, 28 and 56 pixels.
     const TABLES: &'static [Table<Self>] = &[
-        table!(4; 1 2 3 4 5 6 7),
+        table!(4; 1 2 3 4 5 6),
         table!(3; 1 2 3 4 5 6 7 8 9),
         table!(2; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         table!(1; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),

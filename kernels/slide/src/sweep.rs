@@ -229,7 +229,7 @@ fn tile<
         });
     }
     if call.clamp != UNCLAMPED {
-        let [least, greatest] = call.clamp.map(|bound| s.splat(bound));
+        let [least, greatest] = [s.splat(call.clamp[0]), s.splat(call.clamp[1])];
         for d in 0..D {
             for p in 0..X {
                 for r in 0..R {
@@ -282,14 +282,13 @@ fn sweep<
                             true => (plane + d) * call.plane_steps[1],
                             false => lane * K * call.columns.len(),
                         };
-                        let start = |d: usize| match call.init {
-                            Init::Bias(bias) if SPLAT => s.splat(bias[plane + d]),
-                            Init::Bias(bias) => s.load_first(&bias[lane..]),
-                            _ => s.splat(0.0),
-                        };
                         let (mut starts, mut weights) = ([s.splat(0.0); D], [call.weights; D]);
                         for d in 0..D {
-                            starts[d] = start(d);
+                            starts[d] = match call.init {
+                                Init::Bias(bias) if SPLAT => s.splat(bias[plane + d]),
+                                Init::Bias(bias) => s.load_first(&bias[lane..]),
+                                _ => s.splat(0.0),
+                            };
                             weights[d] = &call.weights[panel(d) + within..];
                         }
                         let place = Place {
