@@ -12,8 +12,9 @@
 //!     write the accumulators in the order of the weights
 //! ```
 //!
-//! Rows and columns of a chunk for which a tap lies in the padding are clipped, not multiplied by zero. Nobody shares a weight, so
-//! there are no partial sums: the bits are the same for any number of threads. A chunk is long, so that accumulators travel
+//! Rows and columns of a chunk for which a tap lies in the padding are clipped, not multiplied by zero. Nobody shares a weight.
+//! Where that makes too few tasks the sum is cut into parts, always the same ones, which are added in order: the bits are the same for any
+//! number of threads. A chunk is long, so that accumulators travel
 //! between registers and L1 once in some hundred steps; with one row at a time that traffic would take a third of the time.
 //!
 //! Tried and lost: reading `src` of a 1x1 kernel in place instead of packing it (NHWC 256->64 at 56x56: 67 -> 53 % of the peak, AVX2): steps a whole

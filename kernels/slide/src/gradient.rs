@@ -412,7 +412,9 @@ impl Runner {
                     + tasks * blocks * copies
             }
         };
-        Estimate { ns: cycles / 3.5, workspace: self.lane_len() * self.threads, packed: 0 }
+        let tasks = self.geometry.conv().out_channels.div_ceil(self.channels);
+        let ns = cycles / 3.5 / self.threads.min(tasks).max(1) as f64;
+        Estimate { ns, workspace: self.workspace_len(), packed: 0 }
     }
 }
 

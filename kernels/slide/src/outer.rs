@@ -41,7 +41,9 @@ impl Algorithm<BackwardWeights> for Outer {
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
         let runner = Runner::new(problem)?;
-        Ok(Estimate { ns: runner.cycles() / 3.5, workspace: runner.workspace_len(), packed: 0 })
+        let Parts { parts, boxes, .. } = runner.parts_of(runner.parts);
+        let ns = runner.cycles() / 3.5 / problem.threads.min(parts * boxes).max(1) as f64;
+        Ok(Estimate { ns, workspace: runner.workspace_len(), packed: 0 })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {

@@ -511,8 +511,10 @@ impl Runner {
                 }
             }
         }
+        let (extent, cuts) = self.cuts();
+        let tasks: usize = cuts.iter().zip(extent).map(|(cut, len)| cut.pieces(len)).product();
         Estimate {
-            ns: cycles / 3.5,
+            ns: cycles / 3.5 / self.threads.min(tasks).max(1) as f64,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
         }
