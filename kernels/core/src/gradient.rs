@@ -17,6 +17,33 @@ pub struct WeightTask {
     pub ic: Range<usize>,
 }
 
+impl WeightTask {
+    /// The task of a box of the gradient.
+    fn of(geometry: &Geometry, [a, b, c]: &[Range<usize>; 3]) -> Self {
+        let taps = geometry.taps();
+        match geometry.conv().weight_layout {
+            WeightLayout::Oihw => Self { oc: a.clone(), ic: c.start / taps..c.end / taps },
+            WeightLayout::Ohwi => Self { oc: a.clone(), ic: c.clone() },
+            WeightLayout::Hwio => Self { oc: c.clone(), ic: b.clone() },
+        }
+    }
+
+    /// Extent of its box of the gradient.
+    fn extent(&self, geometry: &Geometry) -> [usize; 3] {
+        let ([oc, ic], taps) = ([self.oc.len(), self.ic.len()], geometry.taps());
+        extent(geometry.conv().weight_layout, oc, ic, taps)
+    }
+}
+
+/// The weights as a three-dimensional array. All taps of an input channel are neighbours in OIHW.
+fn extent(layout: WeightLayout, oc: usize, ic: usize, taps: usize) -> [usize; 3] {
+    match layout {
+        WeightLayout::Oihw => [oc, 1, ic * taps],
+        WeightLayout::Ohwi => [oc, taps, ic],
+        WeightLayout::Hwio => [taps, ic, oc],
+    }
+}
+
 /// How backward-weights is cut: boxes of the gradient, and parts of what is summed.
 ///
 /// ```
@@ -34,6 +61,9 @@ pub struct WeightCuts {
     /// a second copy of any operand.
     pub parts: usize,
 }
+
+/// Fewer tasks are not worth a second copy of an operand.
+const ENOUGH: usize = 6;
 
 impl WeightCuts {
     /// Cuts for tiles of `mr` output channels and panels of `nr` input channels: the sums of a box take at most half of L2. Where that makes
@@ -54,25 +84,13 @@ impl WeightCuts {
         [mr, nr]: [usize; 2],
         steps: usize,
     ) -> Self {
-        const TASKS: usize = 8;
-        /// Fewer are not worth a second copy of an operand.
-        const ENOUGH: usize = 6;
-        const MACS: u64 = 1 << 20;
-        /// Most floats of the sums of all parts.
-        const PARTIAL: usize = 1 << 18;
         let (group_out, group_in, taps) = (geometry.group_out(), geometry.group_in(), geometry.taps());
         let ic = group_in.min(4 * nr);
         let budget = caches.l2 / 2 / size_of::<f32>() / taps / ic.next_multiple_of(nr);
         let oc = budget.clamp(mr, 128).min(group_out);
         let mut cuts = Self { block: [oc, ic], parts: 1 };
-        if geometry.macs() < MACS {
+        if !cuts.cut_sum(geometry, accuracy, group_in.next_multiple_of(nr), steps) {
             return cuts;
-        }
-        let sums = geometry.conv().groups * group_out * group_in.next_multiple_of(nr) * taps;
-        let parts = TASKS.div_ceil(cuts.boxes(geometry)).min(PARTIAL / sums).min(steps);
-        if parts > 1 && accuracy != Accuracy::Strict {
-            // An even number is shared evenly by two threads.
-            cuts.parts = (parts / 2 * 2).max(1);
         }
         // Blocks of one operand are copied once for each block of the other; with many taps a copy serves longer.
         let least = if taps == 1 { 2 * nr } else { nr };
@@ -87,6 +105,73 @@ impl WeightCuts {
             }
         }
         cuts
+    }
+
+    /// The same for kernels that read `src` where it is, for tiles of `tile` output and input channels: of the boxes whose sums take at most half of
+    /// L2, those for which operands are read least often.
+    ///
+    /// ```
+    /// use convolve_core::{Accuracy, Caches, Conv2d, WeightCuts};
+    /// let geometry = Conv2d::new(256, 64, 1).input(56).geometry()?;
+    /// let cuts = WeightCuts::in_place(&geometry, Accuracy::Standard, &Caches::default(), [32, 14], 16);
+    /// assert_eq!((cuts.block, cuts.parts), ([64, 256], 8));
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn in_place(
+        geometry: &Geometry,
+        accuracy: Accuracy,
+        caches: &Caches,
+        tile: [usize; 2],
+        steps: usize,
+    ) -> Self {
+        let sizes = [geometry.group_out(), geometry.group_in()];
+        let budget = caches.l2 / 2 / size_of::<f32>() / geometry.taps();
+        let traffic = |[oc, ic]: [usize; 2]| {
+            let [oc_blocks, ic_blocks] = [sizes[0].div_ceil(oc), sizes[1].div_ceil(ic)];
+            geometry.src_len().saturating_mul(2 * oc_blocks)
+                + geometry.dst_len().saturating_mul(3 * ic_blocks)
+        };
+        // Half as large along either axis, in whole tiles, if that is smaller.
+        let halves = |block: [usize; 2]| {
+            let half = move |axis: usize| {
+                let mut half = block;
+                half[axis] = half[axis].div_ceil(2).next_multiple_of(tile[axis]);
+                (half[axis] < block[axis]).then_some(half)
+            };
+            [0, 1].into_iter().filter_map(half).min_by_key(|block| traffic(*block))
+        };
+        let mut cuts = Self { block: sizes, parts: 1 };
+        while cuts.block.iter().product::<usize>() > budget
+            && let Some(half) = halves(cuts.block)
+        {
+            cuts.block = half;
+        }
+        if cuts.cut_sum(geometry, accuracy, sizes[1], steps) {
+            while cuts.boxes(geometry) * cuts.parts < ENOUGH
+                && let Some(half) = halves(cuts.block)
+            {
+                cuts.block = half;
+            }
+        }
+        cuts
+    }
+
+    /// Cuts the sum into parts where there are few boxes of a problem that is worth it. False where it is not worth more tasks.
+    fn cut_sum(&mut self, geometry: &Geometry, accuracy: Accuracy, ic: usize, steps: usize) -> bool {
+        const TASKS: usize = 8;
+        const MACS: u64 = 1 << 20;
+        /// Most floats of the sums of all parts.
+        const PARTIAL: usize = 1 << 18;
+        if geometry.macs() < MACS {
+            return false;
+        }
+        let sums = geometry.conv().out_channels * ic * geometry.taps();
+        let parts = TASKS.div_ceil(self.boxes(geometry)).min(PARTIAL / sums).min(steps);
+        if parts > 1 && accuracy != Accuracy::Strict {
+            // An even number is shared evenly by two threads.
+            self.parts = (parts / 2 * 2).max(1);
+        }
+        true
     }
 
     /// Boxes of the gradient, of all groups.
@@ -114,6 +199,20 @@ impl WeightCuts {
         let (group, start) = (row / outputs.div_ceil(oc), row % outputs.div_ceil(oc) * oc);
         let first = group * outputs + start;
         WeightTask { oc: first..first + oc.min(outputs - start), ic: column..inputs.min(column + ic) }
+    }
+
+    /// The gradient as an array, and its boxes.
+    fn grid(&self, geometry: &Geometry) -> ([usize; 3], [Cut; 3]) {
+        let (conv, ic, taps) = (geometry.conv(), geometry.group_in(), geometry.taps());
+        let oc_cut = Cut { unit: geometry.group_out(), block: self.block[0] };
+        let ic_cut = Cut { unit: ic, block: self.block[1] };
+        let all_taps = Cut { unit: ic_cut.unit * taps, block: ic_cut.block * taps };
+        let cuts = match conv.weight_layout {
+            WeightLayout::Oihw => [oc_cut, Cut::whole(1), all_taps],
+            WeightLayout::Ohwi => [oc_cut, Cut::whole(taps), ic_cut],
+            WeightLayout::Hwio => [Cut::whole(taps), ic_cut, oc_cut],
+        };
+        (extent(conv.weight_layout, conv.out_channels, ic, taps), cuts)
     }
 
     fn parts(&self, geometry: &Geometry, len: usize) -> Parts {
@@ -146,21 +245,9 @@ impl WeightCuts {
         panel: Option<usize>,
         reduce: &(dyn Fn(&WeightTask, usize, &mut [f32]) -> usize + Sync),
     ) {
-        let (conv, ic, taps) = (geometry.conv(), geometry.group_in(), geometry.taps());
-        let oc_cut = Cut { unit: geometry.group_out(), block: self.block[0] };
-        let ic_cut = Cut { unit: ic, block: self.block[1] };
-        // All taps of an input channel are neighbours in OIHW, so one row of the box is one output channel.
-        let all_taps = Cut { unit: ic_cut.unit * taps, block: ic_cut.block * taps };
-        let (extent, cuts) = match conv.weight_layout {
-            WeightLayout::Oihw => ([conv.out_channels, 1, ic * taps], [oc_cut, Cut::whole(1), all_taps]),
-            WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [oc_cut, Cut::whole(taps), ic_cut]),
-            WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), ic_cut, oc_cut]),
-        };
-        let task = |[a, b, c]: &[Range<usize>; 3]| match conv.weight_layout {
-            WeightLayout::Oihw => WeightTask { oc: a.clone(), ic: c.start / taps..c.end / taps },
-            WeightLayout::Ohwi => WeightTask { oc: a.clone(), ic: c.clone() },
-            WeightLayout::Hwio => WeightTask { oc: c.clone(), ic: b.clone() },
-        };
+        let (conv, taps) = (geometry.conv(), geometry.taps());
+        let (extent, cuts) = self.grid(geometry);
+        let task = |ranges: &[Range<usize>; 3]| WeightTask::of(geometry, ranges);
         self.parts(geometry, len).for_each_box(
             BlockMut::new(gradient, extent),
             cuts,
@@ -176,7 +263,76 @@ impl WeightCuts {
             },
         );
     }
+
+    /// As [`for_each_task`](Self::for_each_task) for kernels that make sums in the order of the weights: `sums(task, part, update, box, lane)`
+    /// gets the box of the gradient itself, or, where there are several parts, one of their own for each.
+    ///
+    /// ```
+    /// use convolve_core::{Conv2d, Par, Update, WeightCuts};
+    /// let geometry = Conv2d::new(2, 3, 1).input(1).geometry()?;
+    /// let (cuts, mut gradient) = (WeightCuts { block: [3, 2], parts: 1 }, [1.0; 6]);
+    /// cuts.for_each_box_in_place(&geometry, &mut gradient, Update::Overwrite, Par::Seq, &mut [], 0, &|task, _, _, sums, _| {
+    ///     sums.row(0, 0)[task.ic.start] = 5.0;
+    /// });
+    /// assert_eq!(gradient, [5.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    #[expect(clippy::too_many_arguments, reason = "what, how, where")]
+    pub fn for_each_box_in_place(
+        &self,
+        geometry: &Geometry,
+        gradient: &mut [f32],
+        update: Update,
+        par: Par<'_>,
+        workspace: &mut [f32],
+        lane_len: usize,
+        sums: &SumsFn<'_>,
+    ) {
+        let (extent, cuts) = self.grid(geometry);
+        let gradient = BlockMut::new(gradient, extent);
+        if self.parts == 1 {
+            return gradient.for_each_piece(cuts, par, workspace, lane_len, &|ranges, mut piece, lane| {
+                sums(&WeightTask::of(geometry, &ranges), 0, update, &mut piece, lane);
+            });
+        }
+        let len = geometry.taps() * self.block.iter().product::<usize>();
+        let (partial, lanes) = workspace.split_at_mut(lines(self.parts(geometry, len).partial_len()));
+        let boxes = self.boxes(geometry);
+        let one = Cut { unit: 1, block: 1 };
+        let partial = &mut partial[..self.parts * boxes * len];
+        BlockMut::new(partial, [self.parts, boxes, len]).for_each_piece(
+            [one, one, Cut::whole(len)],
+            par,
+            lanes,
+            lane_len,
+            &|[part, index, _], mut piece, lane| {
+                let task = self.task(geometry, index.start);
+                let extent = task.extent(geometry);
+                let own = &mut piece.row(0, 0)[..extent.iter().product()];
+                sums(&task, part.start, Update::Overwrite, &mut BlockMut::new(own, extent), lane);
+            },
+        );
+        let partial = &*partial;
+        gradient.for_each_piece(cuts, par, &mut [], 0, &|ranges, mut piece, _| {
+            let index = self.index(geometry, &WeightTask::of(geometry, &ranges));
+            let [planes, rows, columns] = piece.extent();
+            for (at, (i, j)) in (0..planes).flat_map(|i| (0..rows).map(move |j| (i, j))).enumerate() {
+                let to = piece.row(i, j);
+                if update == Update::Overwrite {
+                    to.fill(0.0);
+                }
+                for part in 0..self.parts {
+                    let from = &partial[(part * boxes + index) * len + at * columns..][..columns];
+                    to.iter_mut().zip(from).for_each(|(to, sum)| *to += sum);
+                }
+            }
+        });
+    }
 }
+
+/// Makes the sums of a part of a box in the order of the weights: `f(task, part, update, sums, lane)`.
+pub type SumsFn<'f> =
+    dyn for<'b> Fn(&WeightTask, usize, Update, &mut BlockMut<'b, f32>, &mut [f32]) + Sync + 'f;
 
 /// Writes the sums of a box, whose number is given, to its piece of the gradient.
 pub type DeliverFn<'f> = dyn Fn(usize, &[f32], &mut BlockMut<'_, f32>) + Sync + 'f;

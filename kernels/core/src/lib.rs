@@ -28,7 +28,7 @@ pub use disjoint::{BlockMut, Cut, PieceFn};
 pub use epilogue::{Activation, Epilogue};
 pub use error::Error;
 pub use geometry::{Geometry, Operand, Strides, WeightStrides};
-pub use gradient::{DeliverFn, Parts, Transpose, WeightCuts, WeightTask};
+pub use gradient::{DeliverFn, Parts, SumsFn, Transpose, WeightCuts, WeightTask};
 pub use par::Par;
 pub use pass::{
     BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Forward, ForwardArgs, Pass, Update,

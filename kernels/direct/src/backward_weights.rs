@@ -21,6 +21,7 @@
 //! pixel apart share few cache sets.
 
 use crate::Direct;
+use crate::in_place::InPlace;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
@@ -40,12 +41,21 @@ impl Algorithm<BackwardWeights> for Direct {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        let runner = Runner::new(problem);
-        Ok(Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: 0 })
+        Ok(choose(problem).0)
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
-        Box::new(Runner::new(problem))
+        choose(problem).1
+    }
+}
+
+/// Vectors of input channels, or, where operands and gradient lie right for them, of output channels: what costs less.
+fn choose(problem: &Problem) -> (Estimate, Box<dyn Execute<BackwardWeights>>) {
+    let runner = Runner::new(problem);
+    let estimate = Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: 0 };
+    match InPlace::new(problem).map(|other| (other.estimate(), other)) {
+        Some((other, in_place)) if other.ns < estimate.ns => (other, Box::new(in_place)),
+        _ => (estimate, Box::new(runner)),
     }
 }
 
@@ -59,11 +69,11 @@ struct Runner {
 
 /// Sizes of tasks and chunks: by the shape of the problem alone.
 #[derive(Clone, Copy, Debug)]
-struct Blocks {
+pub(crate) struct Blocks {
     /// Boxes of the gradient and parts of the sum.
-    cuts: WeightCuts,
+    pub(crate) cuts: WeightCuts,
     /// Output images, rows and columns of a chunk; several images only when all rows, several rows only when all columns.
-    chunk: [usize; 3],
+    pub(crate) chunk: [usize; 3],
     /// Most input rows of a chunk.
     rows: usize,
 }
@@ -102,7 +112,10 @@ impl Runner {
     fn new(problem: &Problem) -> Self {
         let geometry = problem.geometry;
         let kernel = ukernel(problem.isa, [geometry.group_in(), PIXELS]);
-        let blocks = Blocks::new(problem, kernel.as_ref());
+        let tile = [kernel.mr(), kernel.nr()];
+        let blocks = Blocks::new(&geometry, PIXELS, |chunks| {
+            WeightCuts::new(&geometry, problem.accuracy, &problem.caches, tile, chunks)
+        });
         Self { geometry, axes: geometry.forward().axes, kernel, blocks, threads: problem.threads }
     }
 
@@ -143,13 +156,12 @@ impl Runner {
         let (copy, pixels) = lane.split_at_mut(sizes.diff_dst);
         let count = ic.len().div_ceil(nr);
         let accumulators = &mut accumulators[..taps * count * oc.len() * nr];
-        let (all, parts) = (self.chunk_count(), self.blocks.cuts.parts);
-        let chunks = part * all / parts..(part + 1) * all / parts;
+        let chunks = self.blocks.chunks_of(&self.geometry, part);
         if chunks.is_empty() {
             accumulators.fill(0.0);
         }
         let mut sums = BlockMut::new(accumulators, [taps * count, oc.len(), nr]);
-        for (index, chunk) in self.chunks().skip(chunks.start).take(chunks.len()).enumerate() {
+        for (index, chunk) in self.chunks(chunks).enumerate() {
             let panels = &mut panels[..self.panel_len(&chunk) * count];
             self.pack_src(src, &chunk, oc.start / self.geometry.group_out(), ic, panels, pixels);
             let strides = self.geometry.dst();
@@ -170,22 +182,9 @@ impl Runner {
         taps * count * oc.len() * nr
     }
 
-    fn chunk_count(&self) -> usize {
-        self.blocks.chunk_count(&self.geometry)
-    }
-
     /// The chunks, in the order of the sum.
-    fn chunks(&self) -> impl Iterator<Item = Chunk> {
-        let cut = |len: usize, block: usize| (0..len).step_by(block).map(move |at| at..len.min(at + block));
-        let [height, width] = self.geometry.output();
-        let [images, rows, columns] = self.blocks.chunk;
-        let grid = cut(self.geometry.conv().batch, images).flat_map(move |images| {
-            cut(height, rows).flat_map(move |rows| {
-                let images = images.clone();
-                cut(width, columns).map(move |columns| (images.clone(), [rows.clone(), columns]))
-            })
-        });
-        grid.map(|(images, outputs)| {
+    fn chunks(&self, chunks: Range<usize>) -> impl Iterator<Item = Chunk> {
+        self.blocks.chunks(&self.geometry, chunks).map(|(images, outputs)| {
             let origin =
                 [0, 1].map(|a| (outputs[a].start * self.axes[a].advance) as isize + self.axes[a].taps.d(0));
             let axis = &self.axes[0];
@@ -348,6 +347,7 @@ impl Runner {
                         column: 0,
                         columns: nr,
                         ahead: &[],
+                        ahead_pitch: 0,
                     };
                     self.kernel.run(&call, sums);
                 }
@@ -419,35 +419,50 @@ impl Execute<BackwardWeights> for Runner {
 }
 
 impl Blocks {
-    /// A chunk has some hundred pixels: long enough for the accumulators to stay in registers, short enough for L2.
-    fn new(problem: &Problem, kernel: &dyn Ukernel) -> Self {
-        let Problem { geometry, accuracy, caches, .. } = problem;
+    /// Chunks of about that many pixels, and cuts of a sum of so many chunks.
+    pub(crate) fn new(geometry: &Geometry, pixels: usize, cuts: impl Fn(usize) -> WeightCuts) -> Self {
         let conv = geometry.conv();
         let even = |len: usize, block: usize| len.div_ceil(len.div_ceil(block.max(1)));
         let [height, width] = geometry.output();
-        let columns = if width > 2 * PIXELS { even(width, PIXELS) } else { width };
-        let rows = if columns < width { 1 } else { even(height, PIXELS.div_ceil(width)) };
-        let images = if rows < height { 1 } else { (PIXELS / (height * width)).clamp(1, conv.batch.max(1)) };
+        let columns = if width > 2 * pixels { even(width, pixels) } else { width };
+        let rows = if columns < width { 1 } else { even(height, pixels.div_ceil(width)) };
+        let images = if rows < height { 1 } else { (pixels / (height * width)).clamp(1, conv.batch.max(1)) };
         let reach = (rows - 1) * conv.stride[0] + (conv.kernel[0] - 1) * conv.dilation[0] + 1;
-        let mut blocks = Self {
-            cuts: WeightCuts { block: [1, 1], parts: 1 },
-            chunk: [images, rows, columns],
-            rows: reach.min(conv.input[0]),
-        };
-        blocks.cuts = WeightCuts::new(
-            geometry,
-            *accuracy,
-            caches,
-            [kernel.mr(), kernel.nr()],
-            blocks.chunk_count(geometry),
-        );
-        blocks
+        let chunk = [images, rows, columns];
+        Self { cuts: cuts(chunk_count(geometry, chunk)), chunk, rows: reach.min(conv.input[0]) }
     }
 
     /// Chunks of the sum.
-    fn chunk_count(&self, geometry: &Geometry) -> usize {
-        let [height, width] = geometry.output();
-        let sizes = [geometry.conv().batch, height, width];
-        sizes.iter().zip(self.chunk).map(|(len, block)| len.div_ceil(block)).product()
+    pub(crate) fn chunk_count(&self, geometry: &Geometry) -> usize {
+        chunk_count(geometry, self.chunk)
     }
+
+    /// The chunks of a part of the sum.
+    pub(crate) fn chunks_of(&self, geometry: &Geometry, part: usize) -> Range<usize> {
+        let (all, parts) = (self.chunk_count(geometry), self.cuts.parts);
+        part * all / parts..(part + 1) * all / parts
+    }
+
+    /// Images, and output rows and columns, of those chunks, in the order of the sum.
+    pub(crate) fn chunks(
+        &self,
+        geometry: &Geometry,
+        chunks: Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, [Range<usize>; 2])> {
+        let cut = |len: usize, block: usize| (0..len).step_by(block).map(move |at| at..len.min(at + block));
+        let ([height, width], [images, rows, columns]) = (geometry.output(), self.chunk);
+        let grid = cut(geometry.conv().batch, images).flat_map(move |images| {
+            cut(height, rows).flat_map(move |rows| {
+                let images = images.clone();
+                cut(width, columns).map(move |columns| (images.clone(), [rows.clone(), columns]))
+            })
+        });
+        grid.skip(chunks.start).take(chunks.len())
+    }
+}
+
+fn chunk_count(geometry: &Geometry, chunk: [usize; 3]) -> usize {
+    let [height, width] = geometry.output();
+    let sizes = [geometry.conv().batch, height, width];
+    sizes.iter().zip(chunk).map(|(len, block)| len.div_ceil(block)).product()
 }

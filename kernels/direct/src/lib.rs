@@ -11,6 +11,7 @@
 
 mod backward_weights;
 mod blocks;
+mod in_place;
 mod phase;
 mod pointwise;
 

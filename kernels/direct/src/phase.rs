@@ -344,6 +344,7 @@ impl PhaseRunner {
                     column: column + panel * nr,
                     columns: channels.len(),
                     ahead: wanted,
+                    ahead_pitch: LINE,
                 };
                 self.kernel.run(&call, dst);
                 match ahead.is_empty() {

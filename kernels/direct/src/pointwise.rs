@@ -172,6 +172,7 @@ impl Runner {
                     column,
                     columns: nr.min(pixels.len() - column),
                     ahead: &[],
+                    ahead_pitch: 0,
                 };
                 kernel.run(&call, piece);
             }

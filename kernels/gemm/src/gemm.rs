@@ -159,6 +159,7 @@ pub fn product(
                         column: target.column + within,
                         columns: panel.len(),
                         ahead: &[],
+                        ahead_pitch: 0,
                     };
                     kernel.run(&call, c);
                 }

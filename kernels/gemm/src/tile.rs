@@ -128,8 +128,10 @@ pub struct Call<'a> {
     pub column: usize,
     /// Columns to store, at most NR.
     pub columns: usize,
-    /// What is wanted next: a cache line of it for each step is brought to L2, so that a panel that comes from far is there in time.
+    /// What is wanted next: for each step a cache line of it is brought near, so that what comes from far is there in time.
     pub ahead: &'a [f32],
+    /// From one of these lines to the next, [`LINE`] for a panel.
+    pub ahead_pitch: usize,
 }
 
 /// No clamp.
@@ -283,7 +285,7 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
             for k in 0..len {
                 let step = &panel[k * pitch..][..nr];
                 s.prefetch(call.ahead, ahead);
-                ahead += LINE;
+                ahead += call.ahead_pitch;
                 let mut vectors = [s.splat(0.0); NV];
                 for j in 0..NV {
                     vectors[j] = s.load(&step[j * S::LANES..]);
@@ -395,20 +397,14 @@ impl<S: Family> Ukernel for Tiles<S> {
         (rows * vectors / 2.0).max((rows + vectors) / 1.6)
     }
 
-    fn copy(&self, from: &[f32], step: usize, [rows, columns]: [usize; 2], to: &mut [f32]) {
-        let nr = self.nr();
+    fn copy(&self, from: &[f32], step: usize, size: [usize; 2], to: &mut [f32]) {
         self.s.vectorize(
             #[inline(always)]
-            |s| {
-                for row in 0..rows {
-                    let from = &from[row * step..][..columns];
-                    for (panel, part) in from.chunks(nr).enumerate() {
-                        let to = &mut to[(panel * rows + row) * nr..][..nr];
-                        for (j, to) in to.chunks_exact_mut(S::LANES).enumerate() {
-                            s.store(s.load_first(&part[(j * S::LANES).min(part.len())..]), to);
-                        }
-                    }
-                }
+            |s| match self.table.vectors {
+                1 => copy::<S, 1>(s, from, step, size, to),
+                2 => copy::<S, 2>(s, from, step, size, to),
+                3 => copy::<S, 3>(s, from, step, size, to),
+                _ => copy::<S, 4>(s, from, step, size, to),
             },
         );
     }
@@ -443,6 +439,37 @@ impl<S: Family> Transpose for Tiles<S> {
             #[inline(always)]
             |s| transpose_into(s, size, from, pitch, to, at, update),
         );
+    }
+}
+
+/// [`Ukernel::copy`] to panels of NV vectors.
+#[inline(always)]
+fn copy<S: Simd, const NV: usize>(
+    s: S,
+    from: &[f32],
+    step: usize,
+    [rows, columns]: [usize; 2],
+    to: &mut [f32],
+) {
+    let nr = NV * S::LANES;
+    for row in 0..rows {
+        let from = &from[row * step..][..columns];
+        let panels = from.chunks_exact(nr);
+        let rest = panels.remainder();
+        let mut at = row * nr;
+        for panel in panels {
+            let to = &mut to[at..][..nr];
+            for j in 0..NV {
+                s.store(s.load(&panel[j * S::LANES..]), &mut to[j * S::LANES..]);
+            }
+            at += rows * nr;
+        }
+        if !rest.is_empty() {
+            let to = &mut to[at..][..nr];
+            for j in 0..NV {
+                s.store(s.load_first(&rest[(j * S::LANES).min(rest.len())..]), &mut to[j * S::LANES..]);
+            }
+        }
     }
 }
 

@@ -153,6 +153,7 @@ fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
                     column: 2,
                     columns,
                     ahead: &rhs,
+                    ahead_pitch: 16,
                 };
                 kernel.run(&call, &mut BlockMut::new(&mut dst, [2, rows, nr + 3]));
                 let mut expected = vec![100.0f32; 2 * rows * (nr + 3)];

@@ -239,6 +239,7 @@ impl Runner {
                         column: 0,
                         columns: nr,
                         ahead: &[],
+                        ahead_pitch: 0,
                     };
                     self.kernel.run(&call, &mut sums);
                 }
