@@ -1,24 +1,30 @@
-//! Backward-weights of NHWC images, the gradient in HWIO: `diff_weights[kh, kw, ic, oc] += src[n, ih, iw, ic] * diff_dst[n, oh, ow, oc]`.
+//! Backward-weights where operands and gradient lie as an outer product over pixels wants them:
+//! `diff_weights[row, column] += left[pixel, row] * right[pixel, column]`.
 //!
-//! Here both operands and the gradient lie as the outer product over pixels wants them: a step broadcasts MR neighbouring input channels of the
-//! pixel that the tap reads, in place, and multiplies them with NR neighbouring output channels; rows of accumulators are rows of the gradient.
+//! A step broadcasts MR neighbouring channels of one operand, in place, and multiplies them with NR neighbouring channels of the other; rows of
+//! accumulators are rows of the gradient, so that the tile itself writes it.
+//!
+//! | layout, gradient | rows: broadcast | columns: vectors |
+//! |---|---|---|
+//! | NHWC, HWIO | input channels of the pixel that the tap reads | output channels |
+//! | NCHW, OIHW, 1x1 with stride 1 | output channels, pixels are neighbours | input channels, transposed on the way to their panels |
 //!
 //! ```text
 //! for each task: some input channels x some output channels of one group, all taps       (parallel; a box of the gradient)
 //!     for each chunk of output pixels                                                     (in order: the sum has one order)
-//!         copy diff_dst of the chunk to panels [pixel][NR]                                (once for all taps and input channels)
-//!         for each panel, tap, tile of MR input channels: one call                        (writes the gradient itself)
+//!         copy the right operand of the chunk to panels [pixel][NR]                       (once for all taps and rows)
+//!         for each panel, tap, tile of MR rows: one call                                  (writes the gradient itself)
 //! ```
 //!
-//! Beside [`backward_weights`](crate::backward_weights), whose vectors are input channels: no padded copy of `src`, no other order of the
-//! gradient, any stride alike. A panel is copied although it could be read in place: pixels that are a multiple of 1 KiB apart share few
-//! sets of L1, and every panel is read `taps * ic / MR` times.
+//! Beside [`backward_weights`](crate::backward_weights), whose gradient may lie in any order: no padded copy of `src`, no sums in another order.
+//! A panel is copied although in NHWC it could be read in place: pixels that are a multiple of 1 KiB apart share few sets of L1, and every
+//! panel is read `taps * rows / MR` times. What the next chunk will read is asked for while this one is computed.
 
 use crate::backward_weights::Blocks;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, LINE, Layout, Par, Problem,
-    Update, WeightCuts, WeightLayout, WeightTask, lines,
+    Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -33,6 +39,8 @@ pub(crate) struct InPlace {
     axes: [AxisPhase; 2],
     kernel: Box<dyn Ukernel>,
     blocks: Blocks,
+    /// Whether rows are output channels and the layout is NCHW.
+    planes: bool,
     threads: usize,
 }
 
@@ -44,9 +52,29 @@ struct Chunk {
     first: bool,
 }
 
+impl Chunk {
+    fn pixels(&self) -> usize {
+        self.images.len() * self.outputs[0].len() * self.outputs[1].len()
+    }
+
+    /// Where its first output pixel lies.
+    fn start(&self, strides: &Strides) -> usize {
+        let [rows, columns] = &self.outputs;
+        self.images.start * strides.image + rows.start * strides.row + columns.start * strides.column
+    }
+}
+
+/// The operands of a task: the left one whole, the right one too, and the channels of each (of all groups).
+struct Task<'a> {
+    left: &'a [f32],
+    right: &'a [f32],
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
 /// What the next chunk will read, from its first pixel and channel on: it is brought near while this one is computed.
 struct Ahead<'a> {
-    /// `src` and `diff_dst`.
+    /// Left and right.
     data: [&'a [f32]; 2],
     /// From one pixel to the next.
     pitch: [usize; 2],
@@ -71,26 +99,36 @@ impl InPlace {
     pub(crate) fn new(problem: &Problem) -> Option<Self> {
         let geometry = problem.geometry;
         let conv = geometry.conv();
-        if conv.layout != Layout::Nhwc || conv.weight_layout != WeightLayout::Hwio {
-            return None;
-        }
+        let pointwise = conv.kernel == [1, 1] && conv.stride == [1, 1] && geometry.padding() == [[0; 2]; 2];
+        let planes = match (conv.layout, conv.weight_layout) {
+            (Layout::Nhwc, WeightLayout::Hwio) => false,
+            (Layout::Nchw, WeightLayout::Oihw | WeightLayout::Ohwi) if pointwise => true,
+            _ => return None,
+        };
         let runner = |kernel: Box<dyn Ukernel>| {
-            let tile = [kernel.nr(), kernel.mr()];
+            let tile = if planes { [kernel.mr(), kernel.nr()] } else { [kernel.nr(), kernel.mr()] };
             let blocks = Blocks::new(&geometry, PANEL / kernel.nr(), |chunks| {
                 WeightCuts::in_place(&geometry, problem.accuracy, &problem.caches, tile, chunks)
             });
-            Self { geometry, axes: geometry.forward().axes, kernel, blocks, threads: problem.threads }
+            Self { geometry, axes: geometry.forward().axes, kernel, blocks, planes, threads: problem.threads }
         };
         ukernels(problem.isa).into_iter().map(runner).min_by(|a, b| a.cycles().total_cmp(&b.cycles()))
     }
 
-    fn pixels(&self) -> usize {
-        self.blocks.chunk.iter().product()
+    /// `[rows, columns]` from a pair of output and input channels.
+    fn roles<T: Copy>(&self, [oc, ic]: [T; 2]) -> [T; 2] {
+        if self.planes { [oc, ic] } else { [ic, oc] }
+    }
+
+    /// Distances in the left and in the right operand.
+    fn strides(&self) -> [Strides; 2] {
+        self.roles([self.geometry.dst(), self.geometry.src()])
     }
 
     fn lane_len(&self) -> usize {
-        let [oc, _] = self.blocks.cuts.block;
-        lines(self.pixels() * oc.next_multiple_of(self.kernel.nr()))
+        let [_, columns] = self.roles(self.blocks.cuts.block);
+        let pixels: usize = self.blocks.chunk.iter().product();
+        lines(pixels * columns.next_multiple_of(self.kernel.nr()))
     }
 
     /// Floats of the largest box.
@@ -98,83 +136,86 @@ impl InPlace {
         self.geometry.taps() * self.blocks.cuts.block.iter().product::<usize>()
     }
 
-    /// The sums of a part of the pixels, in their box `[tap][input channel][output channel]`.
+    /// The sums of a part of the pixels, in their box of the gradient.
     fn task(
         &self,
-        [src, diff_dst]: [&[f32]; 2],
-        task: &WeightTask,
+        task: &Task<'_>,
         part: usize,
         update: Update,
         sums: &mut BlockMut<'_, f32>,
         lane: &mut [f32],
     ) {
-        let strides = self.geometry.dst();
         let chunks = self.blocks.chunks_of(&self.geometry, part);
         if chunks.is_empty() && update == Update::Overwrite {
             sums.fill(0.0);
         }
-        let mut chunks = self.blocks.chunks(&self.geometry, chunks).enumerate().peekable();
-        while let Some((index, (images, outputs))) = chunks.next() {
-            let ahead = chunks.peek().map(|(_, (images, outputs))| {
-                self.ahead([src, diff_dst], task, images.start, [0, 1].map(|a| outputs[a].start))
+        let chunks =
+            self.blocks.chunks(&self.geometry, chunks).enumerate().map(|(index, (images, outputs))| Chunk {
+                images,
+                outputs,
+                first: index == 0 && update == Update::Overwrite,
             });
-            let [rows, columns] = &outputs;
-            let pixels = images.len() * rows.len() * columns.len();
-            let panels = &mut lane[..pixels * task.oc.len().next_multiple_of(self.kernel.nr())];
-            // Pixels of whole rows, and of whole images, follow each other without a gap.
-            let from =
-                images.start * strides.image + rows.start * strides.row + columns.start * strides.column;
-            let from = &diff_dst[from + task.oc.start..];
-            self.kernel.copy(from, strides.column, [pixels, task.oc.len()], panels);
-            let first = index == 0 && update == Update::Overwrite;
-            self.reduce(src, &Chunk { images, outputs, first }, task, panels, ahead.as_ref(), sums);
+        let mut chunks = chunks.peekable();
+        while let Some(chunk) = chunks.next() {
+            let ahead = chunks.peek().filter(|_| !self.planes).map(|next| self.ahead(task, next));
+            let panels = &mut lane[..chunk.pixels() * task.columns.len().next_multiple_of(self.kernel.nr())];
+            self.pack(task, &chunk, panels);
+            self.reduce(task, &chunk, panels, ahead.as_ref(), sums);
         }
     }
 
-    /// What a chunk reads that starts there, about: its first pixel through the first tap that is not in the padding.
-    fn ahead<'a>(
-        &self,
-        data: [&'a [f32]; 2],
-        task: &WeightTask,
-        image: usize,
-        first: [usize; 2],
-    ) -> Ahead<'a> {
-        let (from, to) = (self.geometry.src(), self.geometry.dst());
-        let group = task.oc.start / self.geometry.group_out();
+    /// The right operand of a chunk, as `[panel][pixel][NR]`. Pixels of whole rows, and of whole images, follow each other without a gap.
+    fn pack(&self, task: &Task<'_>, chunk: &Chunk, panels: &mut [f32]) {
+        let ([_, strides], nr) = (self.strides(), self.kernel.nr());
+        let from = &task.right[chunk.start(&strides) + task.columns.start * strides.channel..];
+        if !self.planes {
+            let size = [chunk.pixels(), task.columns.len()];
+            return self.kernel.copy(from, strides.column, size, panels);
+        }
+        let pixels = chunk.pixels() / chunk.images.len();
+        for (panel, to) in panels.chunks_exact_mut(chunk.pixels() * nr).enumerate() {
+            let rows = nr.min(task.columns.len() - panel * nr);
+            for (image, to) in to.chunks_exact_mut(pixels * nr).enumerate() {
+                let from = &from[image * strides.image + panel * nr * strides.channel..];
+                self.kernel.transpose([rows, pixels], from, strides.channel, to, nr);
+            }
+        }
+    }
+
+    /// What a chunk reads, about: from its first pixel through the first tap that is not in the padding.
+    fn ahead<'a>(&self, task: &Task<'a>, chunk: &Chunk) -> Ahead<'a> {
+        let [left, right] = self.strides();
         let [row, column] = [0, 1].map(|a| {
             let axis = &self.axes[a];
-            ((first[a] * axis.advance) as isize + axis.taps.d(0)).max(0) as usize
+            ((chunk.outputs[a].start * axis.advance) as isize + axis.taps.d(0)).max(0) as usize
         });
-        let channel = group * self.geometry.group_in() + task.ic.start;
-        let src = image * from.image + row * from.row + column * from.column + channel;
-        let dst = image * to.image + first[0] * to.row + first[1] * to.column + task.oc.start;
-        Ahead {
-            data: [data[0].get(src..).unwrap_or_default(), data[1].get(dst..).unwrap_or_default()],
-            pitch: [self.axes[1].advance.wrapping_mul(from.column), to.column],
-            channels: [task.ic.len(), task.oc.len()],
-        }
+        let start = chunk.images.start * left.image + row * left.row + column * left.column;
+        let data = [
+            task.left.get(start + task.rows.start..).unwrap_or_default(),
+            task.right.get(chunk.start(&right) + task.columns.start..).unwrap_or_default(),
+        ];
+        let pitch = [self.axes[1].advance.wrapping_mul(left.column), right.column];
+        Ahead { data, pitch, channels: [task.rows.len(), task.columns.len()] }
     }
 
     /// Adds a chunk to the gradient; the first one overwrites it.
     fn reduce(
         &self,
-        src: &[f32],
+        task: &Task<'_>,
         chunk: &Chunk,
-        task: &WeightTask,
         panels: &[f32],
         ahead: Option<&Ahead<'_>>,
         sums: &mut BlockMut<'_, f32>,
     ) {
-        let (nr, strides, [vertical, horizontal]) = (self.kernel.nr(), self.geometry.src(), &self.axes);
-        let group = task.oc.start / self.geometry.group_out();
-        let channel = group * self.geometry.group_in() + task.ic.start;
-        let (depth, tiles) = (task.ic.len(), task.ic.len().div_ceil(self.kernel.mr()));
+        let (nr, [strides, _], [vertical, horizontal]) = (self.kernel.nr(), self.strides(), &self.axes);
+        let (depth, tiles) = (task.rows.len(), task.rows.len().div_ceil(self.kernel.mr()));
         let [height, width] = chunk.outputs.clone().map(|range| range.len());
         let (row_len, pitch) = (width * nr, horizontal.advance.wrapping_mul(strides.column));
-        let ([kh, kw], mut call) = (self.geometry.conv().kernel, 0);
+        let ([kh, kw], mut calls) = (self.geometry.conv().kernel, 0);
+        let place = |tap: usize, row: usize| if self.planes { [row, tap] } else { [tap, row] };
         for (panel, rhs) in panels.chunks_exact(chunk.images.len() * height * row_len).enumerate() {
             let column = panel * nr;
-            let columns_stored = nr.min(task.oc.len() - column);
+            let stored = nr.min(task.columns.len() - column);
             for (tap, [y, x]) in (0..kh).flat_map(|y| (0..kw).map(move |x| [y, x])).enumerate() {
                 let [rows, columns] = [0, 1].map(|a| {
                     let (valid, outputs) = (self.axes[a].positions_of([y, x][a]), &chunk.outputs[a]);
@@ -182,14 +223,16 @@ impl InPlace {
                 });
                 if rows.is_empty() || columns.is_empty() {
                     let absent = if chunk.first { 0..depth } else { 0..0 };
-                    absent.for_each(|c| sums.row(tap, c)[column..column + columns_stored].fill(0.0));
+                    for [i, j] in absent.map(|row| place(tap, row)) {
+                        sums.row(i, j)[column..column + stored].fill(0.0);
+                    }
                     continue;
                 }
-                // The input pixel that the first output pixel reads through this tap.
+                // The pixel of the left operand that goes with the first output pixel of this tap.
                 let row = ((rows.start * vertical.advance) as isize + vertical.taps.d(y)) as usize;
                 let pixel = ((columns.start * horizontal.advance) as isize + horizontal.taps.d(x)) as usize;
                 let start = chunk.images.start * strides.image + row * strides.row + pixel * strides.column;
-                let src = &src[start + channel..];
+                let lhs = &task.left[start + task.rows.start * strides.channel..];
                 let walk = Walk {
                     count: [chunk.images.len(), rows.len()],
                     lhs: [strides.image, vertical.advance.wrapping_mul(strides.row)],
@@ -201,52 +244,60 @@ impl InPlace {
                     [rows.start - chunk.outputs[0].start, columns.start - chunk.outputs[1].start];
                 let rhs = &rhs[rows_before * row_len + columns_before * nr..];
                 for tile in 0..tiles {
-                    let (ahead, ahead_pitch) = ahead.map_or((&[][..], 0), |ahead| ahead.share(call));
-                    call += 1;
-                    let channels = tile * depth / tiles..(tile + 1) * depth / tiles;
-                    let mut to = [[0; 2]; MAX_MR];
-                    channels.clone().enumerate().for_each(|(m, channel)| to[m] = [tap, channel]);
-                    let operands = Call {
-                        lhs: src,
-                        at: Lhs::Columns { start: channels.start, rows: channels.len(), pitch },
+                    let (ahead, ahead_pitch) = ahead.map_or((&[][..], 0), |ahead| ahead.share(calls));
+                    calls += 1;
+                    let rows = tile * depth / tiles..(tile + 1) * depth / tiles;
+                    let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
+                    for (m, row) in rows.clone().enumerate() {
+                        at[m] = row * strides.channel;
+                        to[m] = place(tap, row);
+                    }
+                    let call = Call {
+                        lhs,
+                        at: match self.planes {
+                            true => Lhs::Rows(&at[..rows.len()]),
+                            false => Lhs::Columns { start: rows.start, rows: rows.len(), pitch },
+                        },
                         rhs,
                         pitch: nr,
                         walk,
                         init: if chunk.first { Init::Zero } else { Init::Dst },
                         clamp: UNCLAMPED,
-                        to: &to[..channels.len()],
+                        to: &to[..rows.len()],
                         column,
-                        columns: columns_stored,
+                        columns: stored,
                         ahead,
                         ahead_pitch,
                     };
-                    self.kernel.run(&operands, sums);
+                    self.kernel.run(&call, sums);
                 }
             }
         }
     }
 
-    /// Cycles of the multiply-adds by tile efficiency, plus runs, calls and the copy of `diff_dst`.
+    /// Cycles of the multiply-adds by tile efficiency, plus runs, calls and the copy of the right operand.
     fn cycles(&self) -> f64 {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
-        let [oc, ic] = self.blocks.cuts.block;
-        let panels = oc.div_ceil(self.kernel.nr()) * geometry.group_out().div_ceil(oc);
-        let tiles = ic.div_ceil(self.kernel.mr()) * geometry.group_in().div_ceil(ic);
+        let [rows, columns] = self.roles([geometry.group_out(), geometry.group_in()]);
+        let [row_block, column_block] = self.roles(self.blocks.cuts.block);
+        let panels = column_block.div_ceil(self.kernel.nr()) * columns.div_ceil(column_block);
+        let tiles = row_block.div_ceil(self.kernel.mr()) * rows.div_ceil(row_block);
         let [height, width] = geometry.output();
-        let rows = (conv.batch * height) as f64;
-        let step = self.kernel.step_cycles(geometry.group_in() as f64 / tiles as f64);
-        let chunks = (self.blocks.chunk_count(geometry)) as f64;
-        let runs = if geometry.taps() == 1 { chunks } else { rows };
+        let lines = (conv.batch * height) as f64;
+        let step = self.kernel.step_cycles(rows as f64 / tiles as f64);
+        let chunks = self.blocks.chunk_count(geometry) as f64;
+        let runs = if geometry.taps() == 1 { chunks } else { lines };
         let stored = (self.kernel.mr() * self.kernel.nr()) as f64 / 16.0;
-        let tile = rows * width as f64 * step + runs * 12.0 + chunks * (80.0 + 3.0 * stored);
-        let copies = geometry.dst_len() as f64 * geometry.group_in().div_ceil(ic) as f64 * 0.2;
+        let tile = lines * width as f64 * step + runs * 12.0 + chunks * (80.0 + 3.0 * stored);
+        let [_, copied] = self.roles([geometry.dst_len(), geometry.src_len()]);
+        let copies = (copied * rows.div_ceil(row_block)) as f64 * if self.planes { 0.4 } else { 0.2 };
         tile * (tiles * panels * geometry.taps() * conv.groups) as f64 + copies
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let parallel =
-            self.threads.min(self.blocks.cuts.boxes(&self.geometry) * self.blocks.cuts.parts) as f64;
-        Estimate { ns: self.cycles() / 3.5 / parallel, workspace: self.workspace_len(), packed: 0 }
+        let tasks = self.blocks.cuts.boxes(&self.geometry) * self.blocks.cuts.parts;
+        let ns = self.cycles() / 3.5 / self.threads.min(tasks) as f64;
+        Estimate { ns, workspace: self.workspace_len(), packed: 0 }
     }
 }
 
@@ -257,6 +308,14 @@ impl Execute<BackwardWeights> for InPlace {
 
     fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
         let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
+        let [left, right] = self.roles([diff_dst, src]);
+        let sums = |boxed: &WeightTask, part, update, sums: &mut BlockMut<'_, f32>, lane: &mut [f32]| {
+            let WeightTask { oc, ic } = boxed;
+            let first = oc.start / self.geometry.group_out() * self.geometry.group_in();
+            let ic = first + ic.start..first + ic.end;
+            let [rows, columns] = if self.planes { [oc.clone(), ic] } else { [ic, oc.clone()] };
+            self.task(&Task { left, right, rows, columns }, part, update, sums, lane);
+        };
         self.blocks.cuts.for_each_box_in_place(
             &self.geometry,
             diff_weights,
@@ -264,7 +323,7 @@ impl Execute<BackwardWeights> for InPlace {
             par,
             workspace,
             self.lane_len(),
-            &|task, part, update, sums, lane| self.task([src, diff_dst], task, part, update, sums, lane),
+            &sums,
         );
     }
 }

@@ -7,6 +7,7 @@
 /// The module that calls it provides what the instruction sets do each in their own way:
 /// - `load_part(from)` and `store_part(v, to)`, for slices shorter than a register,
 /// - `sum(v)`,
+/// - `permute(v, order)`,
 /// - `transpose_quads(rows)`: with 4 x 4 blocks already transposed, transposes the matrix of
 ///   such blocks.
 #[allow(unused_macros, reason = "an architecture might have none of them")]
@@ -109,6 +110,13 @@ macro_rules! backend {
             backend! { @method sum(v: $F32) -> f32 = sum }
 
             #[inline(always)]
+            fn permute(self, v: $F32, order: &[u32]) -> $F32 {
+                let order: &[u32; $lanes] = order.first_chunk().expect("an entry for every lane");
+                // SAFETY: the token proves the feature.
+                unsafe { permute(v, order) }
+            }
+
+            #[inline(always)]
             fn transpose(self, from: &[f32], from_pitch: usize, to: &mut [f32], to_pitch: usize) {
                 // SAFETY: the token proves the feature.
                 unsafe { transpose(from, from_pitch, to, to_pitch) }
@@ -201,6 +209,7 @@ macro_rules! absent {
                 min(_a: Self::F32, _b: Self::F32) -> Self::F32;
                 mul_add(_a: Self::F32, _b: Self::F32, _c: Self::F32) -> Self::F32;
                 sum(_v: Self::F32) -> f32;
+                permute(_v: Self::F32, _order: &[u32]) -> Self::F32;
                 transpose(_from: &[f32], _from_pitch: usize, _to: &mut [f32], _to_pitch: usize) -> ();
             }
 

@@ -112,6 +112,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn permute(self, v: f32x4, order: &[u32]) -> f32x4 {
+        let order: &[u32; 4] = order.first_chunk().expect("an entry for every lane");
+        let lanes = v.to_array();
+        f32x4::new(order.map(|lane| lanes[lane as usize % 4]))
+    }
+
+    #[inline(always)]
     fn transpose(self, from: &[f32], from_pitch: usize, to: &mut [f32], to_pitch: usize) {
         assert_block(Self::LANES, from.len(), from_pitch);
         assert_block(Self::LANES, to.len(), to_pitch);

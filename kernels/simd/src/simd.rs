@@ -226,6 +226,19 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// ```
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
 
+    /// Lane `i` becomes what lane `order[i]` (modulo `LANES`) was.
+    ///
+    /// # Panics
+    /// When `order` has fewer than `LANES` entries.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let (s, mut to) = (Portable::new(), [0.0; 4]);
+    /// s.store(s.permute(s.load(&[5.0, 6.0, 7.0, 8.0]), &[3, 0, 0, 1]), &mut to);
+    /// assert_eq!(to, [8.0, 5.0, 5.0, 6.0]);
+    /// ```
+    fn permute(self, v: Self::F32, order: &[u32]) -> Self::F32;
+
     /// The sum of all lanes, in a fixed order: lane `i` plus lane `i + LANES / 2`, and so on with
     /// the half that remains.
     ///

@@ -34,6 +34,7 @@ on_every_isa! {
     load_and_store_at_any_alignment
     load_first_reads_only_the_slice
     store_first_writes_only_the_slice
+    permute_takes_any_lane
     transpose_with_any_pitch
     panics_when_too_short
 }
@@ -201,6 +202,18 @@ fn lengths_and_offsets<S: Simd>(_: S) -> impl Iterator<Item = (usize, usize)> {
     (0..=S::LANES + 3).flat_map(|len| (0..=S::LANES).map(move |offset| (len, offset)))
 }
 
+fn permute_takes_any_lane<S: Simd>(s: S) {
+    let from: Vec<f32> = (0..S::LANES).map(|i| i as f32 - 3.0).collect();
+    for start in 0..3 * S::LANES {
+        let order: Vec<u32> = (0..S::LANES + 2).map(|i| (start + i * (start / 2)) as u32).collect();
+        let mut to = vec![f32::NAN; S::LANES];
+        s.store(s.permute(s.load(&from), &order), &mut to);
+        let expected: Vec<f32> =
+            order[..S::LANES].iter().map(|&lane| from[lane as usize % S::LANES]).collect();
+        assert_eq!(to, expected, "{}", S::NAME);
+    }
+}
+
 fn transpose_with_any_pitch<S: Simd>(s: S) {
     let pitches = [S::LANES, S::LANES + 1, 2 * S::LANES, 3 * S::LANES + 5];
     let block = |pitch: usize| (S::LANES - 1) * pitch + S::LANES;
@@ -227,6 +240,7 @@ fn panics_when_too_short<S: Simd>(s: S) {
     let [from, mut to] = [vec![0.0; lanes * lanes], vec![0.0; lanes * lanes]];
     panics(|| s.store(s.load(&from[..lanes - 1]), &mut to));
     panics(|| s.store(s.splat(0.0), &mut to[..lanes - 1]));
+    panics(|| s.store(s.permute(s.splat(0.0), &vec![0; lanes - 1]), &mut to));
     panics(|| s.transpose(&from[1..], lanes, &mut to, lanes));
     panics(|| s.transpose(&from, lanes, &mut to[1..], lanes));
     panics(|| s.transpose(&from, lanes - 1, &mut to, lanes));

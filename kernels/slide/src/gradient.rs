@@ -9,13 +9,15 @@
 //!     add the lanes of each sum, where they are pixels, and write it in the order of the weights
 //! ```
 //!
+//! Groups of several channels in NHWC are fanned out, as in [`channels`](crate::channels): for each vector, for each block of output rows.
 //! Where lanes are pixels each lane has a sum of its own: more than one accumulator, so not for the class `Strict`.
 //! Rows that are left over are taken one by one, and lanes beyond the last pixel are not read: a `src` that is not finite touches no weight but
 //! its own. Padding is multiplied, as zeros, by `diff_dst`.
 
 use crate::Slide;
+use crate::channels::{Fan, input_rows};
 use crate::gather::{Column, Gather, Gatherer, R, blocks, gatherer};
-use crate::run::{Planes, prepare};
+use crate::planes::{Prepared, prepare};
 use crate::sweep::{MAX_ROWS, Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
@@ -50,7 +52,12 @@ struct Runner {
     /// Where the sums `[column][K]` have the weight `[input channel][tap]`.
     places: Vec<usize>,
     /// How rows are prepared where lanes are pixels.
-    planes: Option<Planes>,
+    planes: Option<Prepared>,
+    /// Where lanes are channels, and groups have several: what they read.
+    fan: Option<Fan>,
+    /// Output rows whose input rows are fanned out together, and the most of these.
+    block: usize,
+    reach: usize,
     /// Output channels of a task.
     channels: usize,
     threads: usize,
@@ -62,61 +69,104 @@ const ROWS: usize = 4 * R;
 const TASKS: usize = 8;
 /// Floats of rows that are read again for the next vector of channels: three quarters of a first-level cache.
 const L1: usize = 6 << 10;
+/// Most floats of the fanned rows of a block of output rows.
+const FANNED: usize = 1 << 16;
 /// Most floats of the sums of a task.
 const SUMS: usize = 1 << 17;
 
 impl Runner {
+    /// Lanes are channels or pixels: what costs less, but for depthwise layers in NHWC, where channels always do.
     fn new(problem: &Problem) -> Result<Self, Unsupported> {
-        let geometry = problem.geometry;
-        let (gatherer, sweeper) = (gatherer(problem.isa), sweeper(problem.isa));
-        let lanes = sweeper.lanes();
-        let by_channels = match geometry.conv().layout {
-            Layout::Nhwc => Sides::depthwise(&geometry, Direction::Forward),
-            Layout::Nchw => None,
-        };
-        let by_channels =
-            by_channels.filter(|sides| Window::channels(&sides.phases[0], 1, 1).chain.pieces == 1);
-        let outputs = geometry.conv().out_channels;
-        let tasks = if geometry.macs() < 1 << 20 { 1 } else { TASKS };
-        let (sides, window, planes, channels) = match by_channels {
-            Some(sides) => {
-                let window = Window::channels(&sides.phases[0], sides.input.channels, lanes);
-                // Two vectors are a cache line.
-                (sides, window, None, outputs.div_ceil(tasks).next_multiple_of(2 * lanes))
-            }
-            None if problem.accuracy == Accuracy::Strict => {
-                return Err(Unsupported("the order of its sums depends on the instruction set"));
-            }
+        match Self::by_channels(problem) {
+            None => Self::by_planes(problem),
+            Some(channels) if channels.fan.is_none() => Ok(channels),
+            Some(channels) => match Self::by_planes(problem) {
+                Ok(planes) if planes.estimate().ns < channels.estimate().ns => Ok(planes),
+                _ => Ok(channels),
+            },
+        }
+    }
+
+    fn by_channels(problem: &Problem) -> Option<Self> {
+        let geometry = &problem.geometry;
+        if geometry.conv().layout != Layout::Nhwc {
+            return None;
+        }
+        let lanes = sweeper(problem.isa).lanes();
+        let (sides, fan) = match Sides::depthwise(geometry, Direction::Forward) {
+            Some(sides) => (sides, None),
             None => {
-                let sides = Sides::new(&geometry, Direction::Forward);
-                let phase = &sides.phases[0];
-                let chain = crate::window::Chain::new(&phase.axes[0]);
-                let planes = Planes::new(&sides, lanes, ROWS.max(R * chain.leap))?;
-                let window = Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes);
-                let share = outputs.div_ceil(tasks);
-                let group = sides.output.channels;
-                let share = if group == 1 || share > group { share.next_multiple_of(group) } else { share };
-                (sides, window, Some(planes), share)
+                let sides = Sides::new(geometry, Direction::Forward);
+                let fan = Fan::new(&sides, lanes)?;
+                (sides, Some(fan))
             }
         };
-        let columns = columns(&window, sides.output.size[1], planes.is_some());
-        let runner = Self {
-            geometry,
-            columns,
-            places: places(&window, geometry.conv().kernel, geometry.group_in()),
-            sides,
-            gatherer,
-            sweeper,
-            transpose: ukernel(problem.isa, [outputs, 1]),
-            window,
-            planes,
-            channels: channels.clamp(1, outputs),
-            threads: problem.threads,
-        };
+        let (pitch, count) = fan.as_ref().map_or((sides.input.channels, 1), |fan| (fan.pixel(), fan.count));
+        let window = Window::channels(&sides.phases[0], pitch, lanes, count);
+        let (mut block, row) = (sides.output.size[0].max(1), sides.input.size[1].saturating_mul(pitch));
+        let least = R * window.chain.leap;
+        if fan.is_some() {
+            while block > least && sides.reach(block, 0).saturating_mul(row) > FANNED {
+                block = (block / 2).next_multiple_of(least).min(block - 1);
+            }
+            if sides.reach(block, 0).saturating_mul(row) > 4 * FANNED {
+                return None;
+            }
+        }
+        let reach = if fan.is_some() { sides.reach(block, 0) } else { 0 };
+        let runner = Self::with(problem, sides, window, None);
+        let outputs = geometry.conv().out_channels;
+        // Two vectors are a cache line on some instruction sets.
+        let unit = if fan.is_some() { lanes } else { 2 * lanes };
+        let channels = outputs.div_ceil(runner.tasks()).next_multiple_of(unit).clamp(1, outputs);
+        let runner = Self { fan, block, reach, channels, ..runner };
+        (runner.window.chain.pieces == 1 && runner.sums_len() <= SUMS).then_some(runner)
+    }
+
+    fn by_planes(problem: &Problem) -> Result<Self, Unsupported> {
+        if problem.accuracy == Accuracy::Strict {
+            return Err(Unsupported("the order of its sums depends on the instruction set"));
+        }
+        let lanes = sweeper(problem.isa).lanes();
+        let sides = Sides::new(&problem.geometry, Direction::Forward);
+        let phase = &sides.phases[0];
+        let chain = crate::window::Chain::new(&phase.axes[0]);
+        let planes = Prepared::new(&sides, lanes, ROWS.max(R * chain.leap))?;
+        let window = Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes);
+        let group = sides.output.channels;
+        let runner = Self::with(problem, sides, window, Some(planes));
+        let outputs = problem.geometry.conv().out_channels;
+        let share = outputs.div_ceil(runner.tasks());
+        let share = if group == 1 || share > group { share.next_multiple_of(group) } else { share };
+        let runner = Self { channels: share.clamp(1, outputs), ..runner };
         match runner.sums_len() <= SUMS {
             true => Ok(runner),
             false => Err(Unsupported("the sums of a task do not fit a second-level cache")),
         }
+    }
+
+    fn with(problem: &Problem, sides: Sides, window: Window, planes: Option<Prepared>) -> Self {
+        let geometry = problem.geometry;
+        Self {
+            columns: columns(&window, sides.output.size[1], planes.is_some()),
+            places: places(&window, geometry.conv().kernel, geometry.group_in(), planes.is_some()),
+            gatherer: gatherer(problem.isa),
+            sweeper: sweeper(problem.isa),
+            transpose: ukernel(problem.isa, [geometry.conv().out_channels, 1]),
+            channels: 1,
+            block: sides.output.size[0].max(1),
+            reach: 0,
+            fan: None,
+            threads: problem.threads,
+            geometry,
+            sides,
+            window,
+            planes,
+        }
+    }
+
+    fn tasks(&self) -> usize {
+        if self.geometry.macs() < 1 << 20 { 1 } else { TASKS }
     }
 
     /// Floats of the sums of one output channel (or vector of them).
@@ -131,8 +181,13 @@ impl Runner {
         }
     }
 
-    fn zeros_len(&self) -> usize {
-        if self.planes.is_none() { self.sides.input.strides.row } else { 0 }
+    /// Floats of an input row where lanes are channels.
+    fn row_len(&self) -> usize {
+        match (&self.planes, &self.fan) {
+            (Some(_), _) => 0,
+            (None, None) => self.sides.input.strides.row,
+            (None, Some(fan)) => self.sides.input.size[1] * fan.pixel(),
+        }
     }
 
     /// Whether `diff_dst` is copied to planes.
@@ -153,31 +208,41 @@ impl Runner {
     }
 
     fn prepared_len(&self) -> usize {
-        self.planes.as_ref().map_or(0, |planes| planes.plane * self.sides.input.channels)
+        let fanned = self.reach * self.row_len();
+        self.planes.as_ref().map_or(fanned, |planes| planes.plane * self.sides.input.channels)
     }
 
     fn lane_len(&self) -> usize {
-        lines(self.sums_len()) + lines(self.zeros_len()) + lines(self.prepared_len()) + lines(self.diffs().1)
+        lines(self.sums_len()) + lines(self.row_len()) + lines(self.prepared_len()) + lines(self.diffs().1)
     }
 
     /// The sums of some output channels: `[vector or channel][column][K][LANES]`.
     fn task(&self, src: &[f32], diff_dst: &[f32], channels: &Range<usize>, lane: &mut [f32]) {
         let (sums, lane) = lane.split_at_mut(lines(self.sums_len()));
-        let (zeros, lane) = lane.split_at_mut(lines(self.zeros_len()));
+        let (zeros, lane) = lane.split_at_mut(lines(self.row_len()));
         let (prepared, diffs) = lane.split_at_mut(lines(self.prepared_len()));
         sums.fill(0.0);
         zeros.fill(0.0);
         diffs.fill(0.0);
         for image in 0..self.sides.batch {
             match &self.planes {
-                None => self.by_channels(src, diff_dst, image, channels, zeros, sums),
+                None => self.reduce_channels(src, diff_dst, image, channels, zeros, prepared, sums),
                 Some(planes) => {
                     let group = self.sides.output.channels;
                     let mut start = channels.start;
                     while start < channels.end {
                         let end = channels.end.min((start / group + 1) * group);
                         let sums = &mut sums[(start - channels.start) * self.panel()..];
-                        self.by_planes(src, diff_dst, planes, image, &(start..end), prepared, diffs, sums);
+                        self.reduce_planes(
+                            src,
+                            diff_dst,
+                            planes,
+                            image,
+                            &(start..end),
+                            prepared,
+                            diffs,
+                            sums,
+                        );
                         start = end;
                     }
                 }
@@ -185,35 +250,68 @@ impl Runner {
         }
     }
 
-    fn by_channels(
+    /// Lanes are channels. Input rows are read in place, by all vectors in turn; or they are fanned out for one vector after the other.
+    #[expect(clippy::too_many_arguments, reason = "what, and with which memory")]
+    fn reduce_channels(
         &self,
         src: &[f32],
         diff_dst: &[f32],
         image: usize,
         channels: &Range<usize>,
         zeros: &[f32],
+        fanned: &mut [f32],
         sums: &mut [f32],
     ) {
         let (from, to, lanes) = (self.sides.input.strides, self.sides.output.strides, self.sweeper.lanes());
-        let [height, out_height] = [self.sides.input.size[0], self.sides.output.size[0]];
         let (src, diff_dst) = (&src[image * from.image..], &diff_dst[image * to.image..]);
+        let height = self.sides.output.size[0];
+        let Some(fan) = &self.fan else {
+            return self.gather_rows([src, diff_dst], 0, channels, &(0..height), zeros, sums);
+        };
+        for start in (0..height).step_by(self.block) {
+            let block = start..height.min(start + self.block);
+            let read = input_rows(core::iter::once(&self.window), &block);
+            for (vector, sums) in channels.clone().step_by(lanes).zip(sums.chunks_exact_mut(self.panel())) {
+                let sweeper = self.sweeper.as_ref();
+                fan.rows(sweeper, &self.sides, src, vector / lanes, read.clone(), fanned);
+                let channels = vector..channels.end.min(vector + lanes);
+                self.gather_rows([fanned, diff_dst], read.start, &channels, &block, zeros, sums);
+            }
+        }
+    }
+
+    /// Adds what the output rows `block` give to the sums of some vectors; `src` starts with the input row `origin`.
+    fn gather_rows(
+        &self,
+        [src, diff_dst]: [&[f32]; 2],
+        origin: usize,
+        channels: &Range<usize>,
+        block: &Range<usize>,
+        zeros: &[f32],
+        sums: &mut [f32],
+    ) {
+        let (to, lanes, row_len) = (self.sides.output.strides, self.sweeper.lanes(), self.row_len());
+        let all = self.sides.output.channels * self.sides.groups;
+        let height = self.sides.input.size[0];
         let (window, chain, axis) = (&self.window, &self.window.chain, &self.window.phase.axes[0]);
         let input = |first: usize, i: usize| {
             let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
-            (0..height as isize).contains(&row).then(|| row as usize * from.row)
+            (0..height as isize).contains(&row).then(|| (row as usize - origin) * row_len)
         };
         let inside = |first: usize| input(first, 0).is_some() && input(first, chain.rows(R) - 1).is_some();
         // Vectors of channels that share cache lines follow each other while the lines are still in L1.
         let line = 2 * lanes * self.sides.output.size[1] * (R + chain.rows(R));
         let most = (L1 / line).max(1);
-        for_each_rows(chain.leap, 0..out_height, most, &inside, &mut |Rows { first, count, groups }| {
+        for_each_rows(chain.leap, block.clone(), most, &inside, &mut |Rows { first, count, groups }| {
             let read = chain.rows(count);
             for (vector, sums) in channels.clone().step_by(lanes).zip(sums.chunks_exact_mut(self.panel())) {
+                // A fanned pixel has the vector alone.
+                let within = if self.fan.is_some() { 0 } else { vector };
                 let mut inputs = [zeros; MAX_ROWS];
                 for (i, to) in inputs[..read].iter_mut().enumerate() {
                     *to = match input(first, i) {
-                        Some(row) => &src[row + vector..],
-                        None => &zeros[vector..from.row],
+                        Some(row) => &src[row + within..],
+                        None => &zeros[within..row_len],
                     };
                 }
                 let mut diffs = [diff_dst; R];
@@ -229,8 +327,8 @@ impl Runner {
                         positions: 0..self.sides.output.size[1],
                         steps: [window.advance, to.column],
                         groups,
-                        group_steps: [step * axis.advance * from.row, step * to.row],
-                        lanes: lanes.min(self.sides.output.channels - vector),
+                        group_steps: [step * axis.advance * row_len, step * to.row],
+                        lanes: lanes.min(all - vector),
                     };
                     self.gatherer.gather(
                         chain.k,
@@ -245,11 +343,11 @@ impl Runner {
 
     /// Output channels of one group.
     #[expect(clippy::too_many_arguments, reason = "what, and with which memory")]
-    fn by_planes(
+    fn reduce_planes(
         &self,
         src: &[f32],
         diff_dst: &[f32],
-        planes: &Planes,
+        planes: &Prepared,
         image: usize,
         channels: &Range<usize>,
         prepared: &mut [f32],
@@ -386,8 +484,18 @@ impl Runner {
         let calls = window.columns.len().div_ceil(crate::gather::COLUMNS[chain.k - 1]) as f64;
         let cycles = match &self.planes {
             None => {
-                let run = width as f64 * window.columns.len() as f64 * column;
-                outputs / lanes * groups * (run + calls * window.spans.len() as f64 * 60.0)
+                // Fanned rows come from L2.
+                let far = if self.fan.is_some() { 1.7 } else { 1.0 };
+                let run = width as f64 * window.columns.len() as f64 * column * far;
+                let fanned = match &self.fan {
+                    None => 0.0,
+                    Some(fan) => {
+                        let rows = height as f64 / self.block as f64 * self.reach as f64;
+                        rows * self.sides.input.size[1] as f64 * (2.0 + 1.5 * fan.count as f64)
+                    }
+                };
+                (outputs / lanes).max(1.0)
+                    * (groups * (run + calls * window.spans.len() as f64 * 60.0) + fanned)
             }
             Some(planes) => {
                 let vectors = (width as f64 / lanes).ceil();
@@ -421,19 +529,24 @@ impl Runner {
 /// The columns of a window with the positions at which each lies inside the image: all, where the image is padded.
 fn columns(window: &Window, width: usize, padded: bool) -> Vec<Column> {
     let axis = &window.phase.axes[1];
+    let fan = window.columns.len() / axis.taps.count.max(1);
     let column = |(i, offset): (usize, &usize)| {
-        let inside = if padded { 0..width } else { axis.positions_of(i) };
+        let inside = if padded { 0..width } else { axis.positions_of(i / fan) };
         Column { offset: *offset, first: inside.start, count: inside.len() }
     };
     window.columns.iter().enumerate().map(column).collect()
 }
 
-/// Where the sums `[column][K]`, with columns `[input channel][piece][kernel column]`, have the weight `[input channel][tap]`.
-fn places(window: &Window, [height, width]: [usize; 2], depth: usize) -> Vec<usize> {
+/// Where the sums `[column][K]` have the weight `[input channel][tap]`. Columns are `[input channel][piece][kernel column]` where lanes are pixels,
+/// `[kernel column][input channel]` where they are channels.
+fn places(window: &Window, [height, width]: [usize; 2], depth: usize, planes: bool) -> Vec<usize> {
     let k = window.chain.k;
-    let place = |c: usize, y: usize, x: usize| ((c * (height / k) + y / k) * width + x) * k + y % k;
+    let column = |c: usize, y: usize, x: usize| match planes {
+        true => (c * (height / k) + y / k) * width + x,
+        false => x * depth + c,
+    };
     let taps = (0..depth).flat_map(|c| (0..height * width).map(move |tap| (c, tap / width, tap % width)));
-    taps.map(|(c, y, x)| place(c, y, x)).collect()
+    taps.map(|(c, y, x)| column(c, y, x) * k + y % k).collect()
 }
 
 /// Output rows that go together: `groups` times `count` rows, all `leap` apart, from `first` on.

@@ -1,18 +1,23 @@
 //! Sliding-window convolution for few channels a group: depthwise and grouped layers, first layers, gradients with respect to images.
 #![forbid(unsafe_code)]
 
+mod channels;
 #[expect(clippy::needless_range_loop, reason = "sums must be indexed by constants of unrolled loops")]
 mod gather;
 mod gradient;
 mod outer;
-mod run;
+mod planes;
 #[expect(clippy::needless_range_loop, reason = "accumulators must be indexed by constants of unrolled loops")]
 mod sweep;
 mod window;
 
 pub use outer::Outer;
 
-use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};
+use channels::Channels;
+use convolve_core::{
+    Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Pass, Problem, Unsupported,
+};
+use planes::Planes;
 
 /// Sliding-window convolution.
 ///
@@ -27,30 +32,44 @@ impl Slide {
     const NAME: &'static str = "slide";
 }
 
-impl Algorithm<Forward> for Slide {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(run::Runner::new(problem, Direction::Forward)?.estimate())
-    }
-
-    fn build(&self, problem: &Problem) -> Box<dyn Execute<Forward>> {
-        Box::new(run::Runner::new(problem, Direction::Forward).expect("accepted by `estimate`"))
-    }
-}
-
-impl Algorithm<BackwardData> for Slide {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(run::Runner::new(problem, Direction::BackwardData)?.estimate())
-    }
-
-    fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardData>> {
-        Box::new(run::Runner::new(problem, Direction::BackwardData).expect("accepted by `estimate`"))
+/// Lanes are channels or pixels: what costs less, but for depthwise layers in NHWC, where channels always do.
+fn choose<P: Pass>(
+    problem: &Problem,
+    direction: Direction,
+) -> Result<(Estimate, Box<dyn Execute<P>>), Unsupported>
+where
+    Channels: Execute<P>,
+    Planes: Execute<P>,
+{
+    let channels = Channels::new(problem, direction).map(|runner| (runner.estimate(), runner));
+    if let Ok((estimate, runner)) = channels {
+        let planes = Planes::new(problem, direction).ok().filter(|_| !runner.is_depthwise());
+        match planes.map(|planes| (planes.estimate(), planes)) {
+            Some((other, planes)) if other.ns < estimate.ns => Ok((other, Box::new(planes))),
+            _ => Ok((estimate, Box::new(runner))),
+        }
+    } else {
+        let runner = Planes::new(problem, direction)?;
+        Ok((runner.estimate(), Box::new(runner)))
     }
 }
+
+macro_rules! pass {
+    ($pass:ident) => {
+        impl Algorithm<$pass> for Slide {
+            fn name(&self) -> &'static str {
+                Self::NAME
+            }
+
+            fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+                Ok(choose::<$pass>(problem, Direction::$pass)?.0)
+            }
+
+            fn build(&self, problem: &Problem) -> Box<dyn Execute<$pass>> {
+                choose(problem, Direction::$pass).expect("accepted by `estimate`").1
+            }
+        }
+    };
+}
+pass!(Forward);
+pass!(BackwardData);

@@ -15,7 +15,7 @@
 //!
 //! Padding is multiplied, as zeros, by `diff_dst`.
 
-use crate::run::{Planes, prepare};
+use crate::planes::{Prepared, prepare};
 use crate::sweep::{Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
@@ -67,7 +67,7 @@ struct Runner {
     geometry: Geometry,
     sides: Sides,
     window: Window,
-    planes: Planes,
+    planes: Prepared,
     kernel: Box<dyn Ukernel>,
     sweeper: Box<dyn Sweeper>,
     /// Where the row of each weight of an output channel starts in the planes, in the order of the weights.
@@ -94,7 +94,7 @@ impl Runner {
         let ([height, width], batch) = (sides.output.size, sides.batch.max(1));
         let rows = PIXELS.div_ceil(width.max(1)).min(height.max(1));
         let planes =
-            Planes::of_rows(&sides, sweeper.lanes(), height.max(1).div_ceil(height.max(1).div_ceil(rows)));
+            Prepared::of_rows(&sides, sweeper.lanes(), height.max(1).div_ceil(height.max(1).div_ceil(rows)));
         let depth = sides.input.channels;
         let weights = depth * geometry.taps();
         let window = Window::planes(&sides.phases[0], depth, &planes.padded, planes.plane, sweeper.lanes());

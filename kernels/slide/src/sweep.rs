@@ -139,6 +139,8 @@ pub(crate) trait Sweeper: Send + Sync {
     fn copy_rows(&self, copy: &RowCopy, from: &[f32], to: &mut [f32]);
     /// Joins two lists by turns: `to[2i] = even[i]`, `to[2i + 1] = odd[i]`.
     fn by_turns(&self, even: &[f32], odd: &[f32], to: &mut [f32]);
+    /// For each pixel, `pitch` floats apart, one vector for each of the `orders` (LANES entries each): its lanes in that order.
+    fn fan(&self, from: &[f32], pitch: usize, orders: &[u32], to: &mut [f32]);
 }
 
 /// The output row that reads input row `i` through kernel row `k`; a number beyond all rows if there is none.
@@ -413,6 +415,20 @@ impl<S: Simd> Sweeper for S {
                 }
                 if let [last] = rest {
                     *last = even[pairs.len()];
+                }
+            },
+        );
+    }
+
+    fn fan(&self, from: &[f32], pitch: usize, orders: &[u32], to: &mut [f32]) {
+        self.vectorize(
+            #[inline(always)]
+            |s| {
+                for (pixel, to) in to.chunks_exact_mut(orders.len()).enumerate() {
+                    let v = s.load_first(&from[pixel * pitch..]);
+                    for (order, to) in orders.chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
+                        s.store(s.permute(v, order), to);
+                    }
                 }
             },
         );

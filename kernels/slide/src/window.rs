@@ -2,6 +2,7 @@
 
 use crate::sweep::{KERNELS, Shape, Span};
 use convolve_core::phase::{AxisPhase, Phase};
+use core::ops::Range;
 
 /// Output rows that one sweep can take together.
 ///
@@ -62,21 +63,24 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Lanes are channels, pixels of the image lie `channels` floats apart.
-    pub(crate) fn channels(phase: &Phase, channels: usize, lanes: usize) -> Self {
+    /// Lanes are channels, pixels lie `pitch` floats apart; at each pixel there are `fan` vectors to read, next to each other.
+    pub(crate) fn channels(phase: &Phase, pitch: usize, lanes: usize, fan: usize) -> Self {
         let (chain, axis) = (Chain::new(&phase.axes[0]), &phase.axes[1]);
-        let panel = axis.taps.count * chain.k * lanes;
-        let columns = (0..axis.taps.count).map(|t| (axis.taps.d(t) as usize).wrapping_mul(channels));
-        let spans = axis.segments(0..axis.count).map(|s| Span { positions: s.positions, columns: s.taps });
+        let pixels = (0..axis.taps.count).map(|t| (axis.taps.d(t) as usize).wrapping_mul(pitch));
+        let columns: Vec<usize> =
+            pixels.flat_map(|at| (0..fan).map(move |j| at.wrapping_add(j * lanes))).collect();
+        let spans = axis
+            .segments(0..axis.count)
+            .map(|s| Span { positions: s.positions, columns: s.taps.start * fan..s.taps.end * fan });
         Self {
             phase: *phase,
             chain,
             shape: Shape { splat: false, k: chain.k, stride: chain.stride, planes: 1 },
-            columns: columns.collect(),
             spans: spans.collect(),
-            advance: axis.advance * channels,
+            advance: axis.advance * pitch,
             weights: 0,
-            panel,
+            panel: columns.len() * chain.k * lanes,
+            columns,
         }
     }
 
@@ -135,7 +139,7 @@ impl PaddedRow {
     }
 
     /// Where class `class` lies in the input row: its first pixel there, and the part of the class that is not padding.
-    pub(crate) fn inside(&self, axis: &AxisPhase, class: usize) -> (usize, core::ops::Range<usize>) {
+    pub(crate) fn inside(&self, axis: &AxisPhase, class: usize) -> (usize, Range<usize>) {
         let first = self.first + class as isize;
         let at_or_after = |pixel: isize| {
             if pixel <= first { 0 } else { ((pixel - first) as usize).div_ceil(axis.advance).min(self.len) }
@@ -143,5 +147,33 @@ impl PaddedRow {
         let end = at_or_after(axis.size as isize);
         let start = at_or_after(0).min(end);
         ((first + (start * axis.advance) as isize).max(0) as usize, start..end)
+    }
+}
+
+/// Calls `f(rows, first position)` for tiles that cover `positions`, chain by chain, since only every `leap`-th shares input rows. Tiles have
+/// one of `sizes` rows; as few as possible of the two largest, else the largest first.
+pub(crate) fn for_each_tile(
+    chain: &Chain,
+    sizes: &[usize],
+    positions: Range<usize>,
+    f: &mut dyn FnMut(usize, usize),
+) {
+    let [.., most] = *sizes else { unreachable!("there are tiles") };
+    for start in positions.start..positions.end.min(positions.start + chain.leap) {
+        let rows = (positions.end - start).div_ceil(chain.leap);
+        let tiles = rows.div_ceil(most);
+        let even = rows > most && tiles * most - rows <= tiles && sizes.contains(&(most - 1));
+        let mut done = 0;
+        while done < rows {
+            let tile = match even {
+                true if done < (rows - tiles * (most - 1)) * most => most,
+                true => most - 1,
+                false => {
+                    *sizes.iter().rev().find(|size| **size <= rows - done).expect("a tile may have one row")
+                }
+            };
+            f(tile, start + done * chain.leap);
+            done += tile;
+        }
     }
 }

@@ -56,6 +56,18 @@ fn sum(v: float32x4_t) -> f32 {
     vpadds_f32(vadd_f32(vget_low_f32(v), vget_high_f32(v)))
 }
 
+/// Through memory: there are only four lanes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn permute(v: float32x4_t, order: &[u32; 4]) -> float32x4_t {
+    let mut lanes = [0.0; 4];
+    // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.
+    unsafe { vst1q_f32(lanes.as_mut_ptr(), v) };
+    let lanes = order.map(|lane| lanes[lane as usize % 4]);
+    // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.
+    unsafe { vld1q_f32(lanes.as_ptr()) }
+}
+
 /// There is only one block.
 #[inline]
 #[target_feature(enable = "neon")]

@@ -63,6 +63,14 @@ fn store_part(v: __m256, to: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
+fn permute(v: __m256, order: &[u32; 8]) -> __m256 {
+    // SAFETY: an order is eight `i32`; the instruction needs no alignment.
+    let order = unsafe { _mm256_loadu_si256(order.as_ptr().cast()) };
+    _mm256_permutevar8x32_ps(v, order)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
 fn lanes(v: __m128) -> [f32; 4] {
     let mut lanes = [0.0; 4];
     // SAFETY: there are four lanes; the instruction needs no alignment.

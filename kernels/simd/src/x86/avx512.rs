@@ -51,6 +51,14 @@ fn sum(v: __m512) -> f32 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
+fn permute(v: __m512, order: &[u32; 16]) -> __m512 {
+    // SAFETY: an order is sixteen `i32`; the instruction needs no alignment.
+    let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
+    _mm512_permutexvar_ps(order, v)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
 fn transpose_quads(rows: [__m512; 16]) -> [__m512; 16] {
     let mut columns = rows;
     for i in 0..4 {

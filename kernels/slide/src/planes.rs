@@ -1,11 +1,7 @@
-//! Runs the phases of a pass by sweeps: forward is one phase over `src`, backward-data several over `diff_dst`.
+//! Forward and backward-data where lanes are pixels, by sweeps: forward is one phase over `src`, backward-data several over `diff_dst`.
 //!
 //! ```text
-//! lanes are channels (NHWC, depthwise), for each task: some rows of one image
-//!     for each phase, for each tile of up to 8 output rows that share input rows
-//!         for each pixel, for each vector of channels: one sweep; rows beyond the image are a row of zeros
-//!
-//! lanes are pixels (everything else), for each task: some rows of some output channels of one group
+//! for each task: some rows of some output channels of one group
 //!     for each row of phases, for each block of output rows
 //!         prepare the input rows of the group: padded with zeros, columns taken apart by the stride
 //!         for each tile of output rows, for each output channel: one sweep over all input channels of the group
@@ -15,7 +11,7 @@
 //! Zeros stand for padding, so a weight that is not finite makes NaN at the border.
 
 use crate::sweep::{Init, MAX_ROWS, RowCopy, Shape, Sweep, Sweeper, sweeper};
-use crate::window::{Chain, PaddedRow, Window};
+use crate::window::{PaddedRow, Window, for_each_tile};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
     lines,
@@ -34,13 +30,13 @@ const L1: usize = 1 << 12;
 /// Floats that they may take when there are many input channels.
 const MOST: usize = 1 << 18;
 
-pub(crate) struct Runner {
+pub(crate) struct Planes {
     sides: Sides,
     sweeper: Box<dyn Sweeper>,
     transpose: Box<dyn Ukernel>,
     windows: Vec<Window>,
     /// How rows are prepared where lanes are pixels.
-    planes: Option<Planes>,
+    planes: Prepared,
     /// Output rows and groups of a task (all groups in NHWC).
     rows: usize,
     groups: usize,
@@ -48,7 +44,7 @@ pub(crate) struct Runner {
 }
 
 /// Prepared input rows: `[input channel][row][pitch]`.
-pub(crate) struct Planes {
+pub(crate) struct Prepared {
     pub(crate) padded: PaddedRow,
     /// Positions (rows of a phase) that are prepared together, and the most input rows that they read.
     pub(crate) block: usize,
@@ -67,41 +63,23 @@ struct Task<'a> {
     finish: Finish<'a>,
 }
 
-impl Runner {
+impl Planes {
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Result<Self, Unsupported> {
         let geometry = &problem.geometry;
         let sweeper = sweeper(problem.isa);
         let transpose = ukernel(problem.isa, [geometry.group_out(), 1]);
-        let by_channels = match geometry.conv().layout {
-            Layout::Nhwc => Sides::depthwise(geometry, direction),
-            Layout::Nchw => None,
-        };
-        let by_channels = by_channels
-            .filter(|sides| sides.phases.iter().all(|phase| Window::channels(phase, 1, 1).chain.pieces == 1));
         let lanes = sweeper.lanes();
-        let (sides, mut windows, planes) = match by_channels {
-            Some(sides) => {
-                let channels = sides.input.channels;
-                let windows = sides.phases.iter().map(|phase| Window::channels(phase, channels, lanes));
-                (sides.clone(), windows.collect::<Vec<_>>(), None)
-            }
-            None => {
-                let sides = Sides::new(geometry, direction);
-                let planes = Planes::new(&sides, lanes, 8)?;
-                let windows = sides.phases.iter().map(|phase| {
-                    Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes)
-                });
-                (sides.clone(), windows.collect(), Some(planes))
-            }
-        };
+        let sides = Sides::new(geometry, direction);
+        let planes = Prepared::new(&sides, lanes, 8)?;
+        let windows = sides
+            .phases
+            .iter()
+            .map(|phase| Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes));
+        let mut windows: Vec<Window> = windows.collect();
         let mut start = 0;
         for window in &mut windows {
             window.weights = start;
-            let panels = match planes {
-                None => sides.output.channels.div_ceil(lanes),
-                Some(_) => sides.output.channels * sides.groups,
-            };
-            start += panels * window.panel;
+            start += sides.output.channels * sides.groups * window.panel;
         }
         let tile = windows
             .iter()
@@ -110,35 +88,27 @@ impl Runner {
             .unwrap_or(1);
         let (height, small) = (sides.output.size[0], geometry.macs() < MACS);
         let tasks = if small { 1 } else { TASKS.div_ceil(sides.batch.max(1)) };
-        let (rows, groups) = match &planes {
-            None => (height.div_ceil(tasks).next_multiple_of(tile), sides.groups),
-            Some(planes) => {
-                let share = sides.groups.div_ceil(tasks).next_multiple_of(planes.groups).min(sides.groups);
-                let groups = if sides.layout == Layout::Nhwc { sides.groups } else { share };
-                let step = sides.phases.iter().map(|phase| phase.axes[0].step).max().unwrap_or(1);
-                let parts = tasks.div_ceil(sides.groups.div_ceil(groups));
-                (height.div_ceil(parts).next_multiple_of(tile * step), groups)
-            }
-        };
+        let share = sides.groups.div_ceil(tasks).next_multiple_of(planes.groups).min(sides.groups);
+        let groups = if sides.layout == Layout::Nhwc { sides.groups } else { share };
+        let step = sides.phases.iter().map(|phase| phase.axes[0].step).max().unwrap_or(1);
+        let parts = tasks.div_ceil(sides.groups.div_ceil(groups));
+        let rows = height.div_ceil(parts).next_multiple_of(tile * step);
         let rows = rows.clamp(1, height.max(1));
         Ok(Self { sides, sweeper, transpose, windows, planes, rows, groups, threads: problem.threads })
     }
 
     /// Floats of the prepared rows of one task, which all phases of a row of phases read.
-    fn prepared_len(&self, planes: &Planes) -> usize {
+    fn prepared_len(&self, planes: &Prepared) -> usize {
         lines(planes.plane * self.sides.input.channels * planes.groups)
     }
 
     /// Floats of workspace of one task.
     fn lane_len(&self) -> usize {
-        match &self.planes {
-            None => lines(self.sides.input.size[1] * self.sides.input.channels),
-            Some(planes) => self.prepared_len(planes) + lines(self.results_len(planes)),
-        }
+        self.prepared_len(&self.planes) + lines(self.results_len(&self.planes))
     }
 
     /// Floats of the results of a block that cannot go to their places directly: `[column phase][output channel][row][pixel]`.
-    fn results_len(&self, planes: &Planes) -> usize {
+    fn results_len(&self, planes: &Prepared) -> usize {
         if planes.in_place {
             return 0;
         }
@@ -160,67 +130,12 @@ impl Runner {
         first..end.map_or(self.windows.len(), |len| first + len)
     }
 
-    fn by_channels(
-        &self,
-        task: &Task<'_>,
-        image: usize,
-        rows: &Range<usize>,
-        piece: &mut BlockMut<'_, f32>,
-        lane: &mut [f32],
-    ) {
-        let (strides, [height, width]) = (self.sides.input.strides, self.sides.input.size);
-        let (channels, out) = (self.sides.output.channels, self.sides.output.strides);
-        let zeros = &mut lane[..width * channels];
-        zeros.fill(0.0);
-        let zeros = &*zeros;
-        let input = &task.input[image * strides.image..][..height * strides.row];
-        for window in &self.windows {
-            let (axis, chain) = (&window.phase.axes[0], &window.chain);
-            let columns = &window.phase.axes[1];
-            for_each_tile(
-                chain,
-                self.sweeper.rows(chain.k),
-                axis.positions(rows.clone()),
-                &mut |tile, first| {
-                    let count = chain.rows(tile);
-                    let mut at = [zeros; MAX_ROWS];
-                    for (i, at) in at[..count].iter_mut().enumerate() {
-                        let row = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
-                        if (0..height as isize).contains(&row) {
-                            *at = &input[row as usize * strides.row..][..strides.row];
-                        }
-                    }
-                    let sweep = Sweep {
-                        rows: &at[..count],
-                        weights: &task.packed[window.weights..],
-                        columns: &window.columns,
-                        spans: &window.spans,
-                        advance: window.advance,
-                        planes: 1,
-                        plane_steps: [0, 0],
-                        block: (L1 / (count * window.columns.len() * self.sweeper.lanes())).max(2),
-                        init: match (task.finish.update, task.finish.epilogue.bias) {
-                            (Update::Accumulate, _) => Init::Dst,
-                            (_, Some(bias)) => Init::Bias(bias),
-                            _ => Init::Zero,
-                        },
-                        clamp: task.finish.epilogue.early_clamp(),
-                        to: [0, axis.start + first * axis.step - rows.start, columns.start * out.column],
-                        steps: [chain.leap * axis.step, columns.step * out.column],
-                        width: channels,
-                    };
-                    self.sweeper.sweep(window.shape, tile, &sweep, piece);
-                },
-            );
-        }
-    }
-
     /// The rows `rows` and the output channels `channels` of one image; `first` is the first channel of the box.
     #[expect(clippy::too_many_arguments, reason = "what, where and with which memory")]
     fn by_planes(
         &self,
         task: &Task<'_>,
-        planes: &Planes,
+        planes: &Prepared,
         image: usize,
         channels: &Range<usize>,
         first: usize,
@@ -294,7 +209,7 @@ impl Runner {
     fn sweeps(
         &self,
         task: &Task<'_>,
-        planes: &Planes,
+        planes: &Prepared,
         index: usize,
         channels: &Range<usize>,
         block: &Range<usize>,
@@ -307,7 +222,7 @@ impl Runner {
         let pitch = planes.padded.pitch;
         // Groups of one output channel are planes next to each other; else all channels of a group read the same ones.
         let next = if planes.groups > 1 { planes.plane * self.sides.input.channels } else { 0 };
-        // Planes that read the same input are swept together, as many at a time as fit the registers; one may be left.
+        // Prepared that read the same input are swept together, as many at a time as fit the registers; one may be left.
         let most = if planes.groups > 1 { 1 } else { self.sweeper.planes() };
         let pairs = channels.len() / most * most;
         for_each_tile(chain, self.sweeper.rows(chain.k), block.clone(), &mut |tile, first| {
@@ -344,7 +259,7 @@ impl Runner {
     }
 }
 
-impl Runner {
+impl Planes {
     /// Puts the results of a block where they belong: every second pixel of a row, or channels next to each other.
     #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
     fn place(
@@ -437,15 +352,12 @@ impl Runner {
             Layout::Nchw => all,
         };
         let image = a.start / per_image;
-        match (&self.planes, self.sides.layout) {
-            (None, _) => self.by_channels(task, image, rows, piece, lane),
-            (Some(planes), Layout::Nchw) => {
+        match self.sides.layout {
+            Layout::Nchw => {
                 let channels = a.start - image * all..a.end - image * all;
-                self.by_planes(task, planes, image, &channels, channels.start, rows, piece, lane);
+                self.by_planes(task, &self.planes, image, &channels, channels.start, rows, piece, lane);
             }
-            (Some(planes), Layout::Nhwc) => {
-                self.by_planes(task, planes, image, &(0..all), 0, rows, piece, lane);
-            }
+            Layout::Nhwc => self.by_planes(task, &self.planes, image, &(0..all), 0, rows, piece, lane),
         }
         if finish.epilogue.late() {
             for (i, plane) in a.clone().enumerate() {
@@ -481,34 +393,28 @@ impl Runner {
             for_each_tile(chain, self.sweeper.rows(chain.k), 0..vertical.count, &mut |tile, _| {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile));
                 // Input rows of a tile that do not stay in L1 come from L2 again for every output channel.
-                let far = self.planes.as_ref().is_some_and(|planes| {
-                    self.sides.output.channels > 1
-                        && self.sides.input.channels * inputs * planes.padded.pitch > 2 * L1
-                });
+                let far = self.sides.output.channels > 1
+                    && self.sides.input.channels * inputs * self.planes.padded.pitch > 2 * L1;
                 let loads = inputs as f64 * if far { 1.2 } else { 0.65 } + 0.5 * chain.k as f64;
                 tile_cycles += window.columns.len() as f64 * ((0.6 * steps).max(loads) + 2.0) + 20.0;
             });
             let outputs = (self.sides.output.channels * self.sides.groups * self.sides.batch) as f64;
-            let vectors = match self.planes {
-                None => horizontal.count as f64 * outputs / lanes,
-                Some(_) => horizontal.count.div_ceil(lanes as usize) as f64 * outputs,
-            };
+            let vectors = horizontal.count.div_ceil(lanes as usize) as f64 * outputs;
             cycles += vectors * tile_cycles;
-            if let Some(planes) = &self.planes {
-                let padded = &planes.padded;
-                let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
-                let blocks =
-                    vertical.count.div_ceil(planes.block) as f64 / self.columns_of(0).len().max(1) as f64;
-                let per_vector = match self.sides.layout {
-                    Layout::Nchw => 1.5 * horizontal.advance.min(4) as f64,
-                    Layout::Nhwc => 4.0,
-                };
-                cycles += inputs * blocks * planes.reach as f64 * (padded.pitch as f64 / lanes) * per_vector;
-                if !planes.in_place {
-                    // Two phases of a row are joined by vectors, more of them pixel by pixel.
-                    let per_float = if horizontal.step > 2 { 1.5 } else { 4.0 / lanes };
-                    cycles += outputs * (vertical.count * horizontal.count) as f64 * per_float;
-                }
+            let planes = &self.planes;
+            let padded = &planes.padded;
+            let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
+            let blocks =
+                vertical.count.div_ceil(planes.block) as f64 / self.columns_of(0).len().max(1) as f64;
+            let per_vector = match self.sides.layout {
+                Layout::Nchw => 1.5 * horizontal.advance.min(4) as f64,
+                Layout::Nhwc => 4.0,
+            };
+            cycles += inputs * blocks * planes.reach as f64 * (padded.pitch as f64 / lanes) * per_vector;
+            if !planes.in_place {
+                // Two phases of a row are joined by vectors, more of them pixel by pixel.
+                let per_float = if horizontal.step > 2 { 1.5 } else { 4.0 / lanes };
+                cycles += outputs * (vertical.count * horizontal.count) as f64 * per_float;
             }
         }
         let (extent, cuts) = self.cuts();
@@ -528,30 +434,7 @@ fn put<'a>(update: Update, to: impl Iterator<Item = &'a mut f32>, from: &[f32]) 
     }
 }
 
-/// Calls `f(rows, first position)` for tiles that cover `positions`, chain by chain, since only every `leap`-th shares input rows. Tiles have
-/// one of `sizes` rows; as few as possible of the two largest, else the largest first.
-fn for_each_tile(chain: &Chain, sizes: &[usize], positions: Range<usize>, f: &mut dyn FnMut(usize, usize)) {
-    let [.., most] = *sizes else { unreachable!("there are tiles") };
-    for start in positions.start..positions.end.min(positions.start + chain.leap) {
-        let rows = (positions.end - start).div_ceil(chain.leap);
-        let tiles = rows.div_ceil(most);
-        let even = rows > most && tiles * most - rows <= tiles && sizes.contains(&(most - 1));
-        let mut done = 0;
-        while done < rows {
-            let tile = match even {
-                true if done < (rows - tiles * (most - 1)) * most => most,
-                true => most - 1,
-                false => {
-                    *sizes.iter().rev().find(|size| **size <= rows - done).expect("a tile may have one row")
-                }
-            };
-            f(tile, start + done * chain.leap);
-            done += tile;
-        }
-    }
-}
-
-impl Planes {
+impl Prepared {
     /// `least` rows of a block are prepared together, if they fit at all.
     pub(crate) fn new(sides: &Sides, lanes: usize, least: usize) -> Result<Self, Unsupported> {
         let len = |planes: &Self| planes.plane.saturating_mul(sides.input.channels);
@@ -587,21 +470,17 @@ impl Planes {
     }
 }
 
-impl Phased for Runner {
+impl Phased for Planes {
     fn packed_len(&self) -> usize {
         self.windows.last().map_or(0, |window| {
-            let panels = match self.planes {
-                None => self.sides.output.channels.div_ceil(self.sweeper.lanes()),
-                Some(_) => self.sides.output.channels * self.sides.groups,
-            };
+            let panels = self.sides.output.channels * self.sides.groups;
             window.weights + panels * window.panel
         })
     }
 
-    /// Lanes are channels: `[phase][vector][column][K][LANES]`. Lanes are pixels: `[phase][output channel][input channel][piece][column][K]`.
+    /// `[phase][output channel][input channel][piece][column][K]`.
     fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let (lanes, outputs, depth) =
-            (self.sweeper.lanes(), self.sides.output.channels, self.sides.input.channels);
+        let (outputs, depth) = (self.sides.output.channels, self.sides.input.channels);
         for window in &self.windows {
             let [rows, columns] = window.phase.axes.map(|axis| axis.taps);
             let (k, packed) = (window.chain.k, &mut packed[window.weights..]);
@@ -609,19 +488,6 @@ impl Phased for Runner {
                 (0..rows.count).flat_map(|row| (0..columns.count).map(move |column| (row, column)))
             {
                 let place = [rows.k(row), columns.k(column)];
-                if self.planes.is_none() {
-                    let (start, [stride, _]) = self.sides.weight(0, place);
-                    let at = (column * k + row) * lanes;
-                    for (vector, to) in
-                        packed.chunks_mut(window.panel).take(outputs.div_ceil(lanes)).enumerate()
-                    {
-                        for (lane, to) in to[at..][..lanes].iter_mut().enumerate() {
-                            let channel = vector * lanes + lane;
-                            *to = if channel < outputs { weights[start + channel * stride] } else { 0.0 };
-                        }
-                    }
-                    continue;
-                }
                 for group in 0..self.sides.groups {
                     let (start, [out, input]) = self.sides.weight(group, place);
                     for o in 0..outputs {
@@ -664,7 +530,7 @@ impl Phased for Runner {
 pub(crate) fn prepare(
     sides: &Sides,
     window: &Window,
-    planes: &Planes,
+    planes: &Prepared,
     sweeper: &dyn Sweeper,
     transpose: &dyn Ukernel,
     input: &[f32],
