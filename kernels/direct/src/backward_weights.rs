@@ -346,6 +346,7 @@ impl Runner {
                         to: &to[..channels.len()],
                         column: 0,
                         columns: nr,
+                        fetch: false,
                         ahead: &[],
                         ahead_pitch: 0,
                     };

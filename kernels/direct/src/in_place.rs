@@ -266,6 +266,7 @@ impl InPlace {
                         to: &to[..rows.len()],
                         column,
                         columns: stored,
+                        fetch: chunk.first,
                         ahead,
                         ahead_pitch,
                     };

@@ -343,6 +343,7 @@ impl PhaseRunner {
                     to: &to[..size],
                     column: column + panel * nr,
                     columns: channels.len(),
+                    fetch: false,
                     ahead: wanted,
                     ahead_pitch: LINE,
                 };

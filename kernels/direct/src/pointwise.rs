@@ -171,6 +171,7 @@ impl Runner {
                     to: &at[..rows],
                     column,
                     columns: nr.min(pixels.len() - column),
+                    fetch: false,
                     ahead: &[],
                     ahead_pitch: 0,
                 };

@@ -158,6 +158,7 @@ pub fn product(
                         to: &to[..tile.len()],
                         column: target.column + within,
                         columns: panel.len(),
+                        fetch: false,
                         ahead: &[],
                         ahead_pitch: 0,
                     };

@@ -128,6 +128,9 @@ pub struct Call<'a> {
     pub column: usize,
     /// Columns to store, at most NR.
     pub columns: usize,
+    /// Whether the rows of the destination are far, and large: they are asked for before the sums are made, so that no store has to wait for
+    /// memory. (Gradients of 512 -> 2048 channels at 7x7, out of cache: 41 -> 57 % of the peak; short sums into a near destination lose 3 %.)
+    pub fetch: bool,
     /// What is wanted next: for each step a cache line of it is brought near, so that what comes from far is there in time.
     pub ahead: &'a [f32],
     /// From one of these lines to the next, [`LINE`] for a panel.
@@ -274,6 +277,14 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
                 };
             }
         }),
+    }
+    if call.fetch {
+        each_row!(M {
+            let row = &dst.row(to[M][0], to[M][1])[columns.clone()];
+            for j in (0..nr).step_by(LINE) {
+                s.prefetch(row, j);
+            }
+        });
     }
     let Walk { count, lhs, rhs, len } = call.walk;
     let (pitch, steps) = (if L::PACKED { nr } else { call.pitch }, L::new(call));

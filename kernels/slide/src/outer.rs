@@ -238,6 +238,7 @@ impl Runner {
                         to: &to[..end - first],
                         column: 0,
                         columns: nr,
+                        fetch: false,
                         ahead: &[],
                         ahead_pitch: 0,
                     };
