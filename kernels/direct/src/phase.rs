@@ -343,7 +343,8 @@ impl PhaseRunner {
                     to: &to[..size],
                     column: column + panel * nr,
                     columns: channels.len(),
-                    fetch: false,
+                    // With one tap the line of each step goes to the next pixels; with several the outputs are what is far.
+                    fetch: self.sides.layout == Layout::Nhwc && walk.count != [1, 1],
                     ahead: wanted,
                     ahead_pitch: LINE,
                 };
