@@ -7,23 +7,26 @@
 //!
 //! A task owns a band of rows of `diff_src`. It walks over all rows of outputs whose windows touch the band; the lines of the rows that a
 //! window touches lie in a ring, and a row that no further window touches is written to `diff_src`, once. Each row is added to in the
-//! order of outputs, whichever band it is in. The maximum is found again instead of stored: its pixels are read in any case.
+//! same order, whichever band it is in. The maximum is found again instead of stored: its pixels are read in any case.
 
+use crate::forward::{Join as _, Max};
 use crate::line::Line;
+use crate::plan::Window;
 use crate::{PoolGeometry, Pooling, Ties};
 use convolve_core::{BlockMut, Update};
-use convolve_simd::Simd;
+use convolve_simd::{Rows, Simd};
 use core::ops::Range;
 
 /// Rows of an image in a ring: row `y` is at slot `y % rows`.
 struct Ring<'a> {
-    geometry: &'a PoolGeometry,
     line: &'a Line,
     rows: usize,
     /// The values of the rows, if they matter.
     values: &'a mut [f32],
     /// What their gradients are so far.
     grads: &'a mut [f32],
+    /// Whether they hold what a margin may hold, or NaN.
+    special: bool,
     /// The next row to enter.
     next: usize,
     /// The first row that entered.
@@ -58,6 +61,7 @@ impl Ring<'_> {
                     #[inline(always)]
                     |x| s.load_first(&row[x..]),
                 );
+                self.special = self.special || special(s, row);
             }
             self.next += 1;
         }
@@ -80,22 +84,10 @@ impl Ring<'_> {
         }
     }
 
-    /// Calls `f` with the start of the line of each row that window `oh` touches.
+    /// Where the line of a row of window `oh` starts.
     #[inline(always)]
-    fn each_row(&self, oh: usize, mut f: impl FnMut(usize)) {
-        let taps = self.geometry.taps(0, oh);
-        if taps.is_empty() {
-            return;
-        }
-        let (end, step) = (self.rows * self.line.len, self.geometry.pool().dilation[0] * self.line.len);
-        let mut start = self.slot(self.geometry.pixel(0, oh, taps.start)).start;
-        for _ in taps {
-            f(start);
-            start += step;
-            if start >= end {
-                start -= end;
-            }
-        }
+    fn row(&self, plan: &Pooling, oh: usize, row: usize) -> usize {
+        (plan.windows[oh].first + row * plan.geometry.pool().dilation[0]) % self.rows * self.line.len
     }
 }
 
@@ -108,7 +100,7 @@ pub(crate) fn ring_rows(geometry: &PoolGeometry) -> usize {
 /// Floats of workspace of a task.
 pub(crate) fn lane_len(geometry: &PoolGeometry, line: &Line, max: bool) -> usize {
     let ring = ring_rows(geometry).saturating_mul(line.len);
-    ring.saturating_mul(1 + usize::from(max)).saturating_add(if max { line.outputs() + 16 } else { line.len })
+    ring.saturating_mul(1 + usize::from(max)).saturating_add(if max { 0 } else { line.len })
 }
 
 /// A band of rows of the images of a piece of `diff_src`; `ties` for maxima, none for averages.
@@ -133,9 +125,8 @@ pub(crate) fn piece<S: Simd>(
     // Margins hold what no maximum is, and are not written again.
     values.fill(f32::NEG_INFINITY);
     let windows = windows(geometry, band);
-    let first = windows.clone().find(|&oh| !geometry.taps(0, oh).is_empty());
-    let first = first.map_or(band.start, |oh| geometry.pixel(0, oh, geometry.taps(0, oh).start));
-    let first = first.min(band.start);
+    let first = plan.windows[windows.clone()].iter().find(|window| window.taps > 0);
+    let first = first.map_or(band.start, |window| window.first.min(band.start));
     for (i, image) in images.clone().enumerate() {
         let src = if ties.is_some() {
             &src[image * height * plan.row_len()..][..height * plan.row_len()]
@@ -145,16 +136,17 @@ pub(crate) fn piece<S: Simd>(
         let diff_dst = &diff_dst[image * geometry.output()[0] * outputs..][..geometry.output()[0] * outputs];
         let to = diff_src.block([i..i + 1, 0..band.len(), 0..plan.row_len()]);
         let (band, values, grads) = (band.clone(), &mut *values, &mut *grads);
-        let mut ring = Ring { geometry, line, rows, values, grads, next: first, first, to, band, update };
+        let special = false;
+        let mut ring = Ring { special, line, rows, values, grads, next: first, first, to, band, update };
         for oh in windows.clone() {
-            let taps = geometry.taps(0, oh);
-            if taps.is_empty() {
+            let Window { first, taps } = plan.windows[oh];
+            if taps == 0 {
                 continue;
             }
-            ring.enter(s, geometry.pixel(0, oh, taps.end - 1) + 1, src);
+            ring.enter(s, first + (taps - 1) * geometry.pool().dilation[0] + 1, src);
             let gradient = &diff_dst[oh * outputs..][..outputs];
             match ties {
-                Some(ties) => max_row(s, plan, &mut ring, ties, oh, gradient, rest),
+                Some(ties) => max_row(s, plan, &mut ring, ties, oh, gradient),
                 None => average_row(s, plan, &mut ring, oh, gradient, rest),
             }
         }
@@ -174,96 +166,128 @@ fn windows(geometry: &PoolGeometry, band: &Range<usize>) -> Range<usize> {
     first.min(end)..end
 }
 
-/// Finds the maxima of a row of windows again and gives each its gradient.
+/// Finds the maxima of a row of windows again and gives each its gradient. Windows of few taps read them side by side.
 #[inline(always)]
-fn max_row<S: Simd>(
+fn max_row<S: Simd>(s: S, plan: &Pooling, ring: &mut Ring<'_>, ties: Ties, oh: usize, gradient: &[f32]) {
+    if plan.padded && ring.special {
+        return max_row_of_any(plan, ring, ties, oh, gradient);
+    }
+    match plan.windows[oh].taps * plan.taps.len() {
+        2 => max_taps::<S, 2>(s, plan, ring, ties, oh, gradient),
+        3 => max_taps::<S, 3>(s, plan, ring, ties, oh, gradient),
+        4 => max_taps::<S, 4>(s, plan, ring, ties, oh, gradient),
+        6 => max_taps::<S, 6>(s, plan, ring, ties, oh, gradient),
+        9 => max_taps::<S, 9>(s, plan, ring, ties, oh, gradient),
+        _ => max_any_taps(s, plan, ring, ties, oh, gradient),
+    }
+}
+
+/// As many taps as that.
+#[inline(always)]
+fn max_taps<S: Simd, const N: usize>(
     s: S,
     plan: &Pooling,
     ring: &mut Ring<'_>,
     ties: Ties,
     oh: usize,
     gradient: &[f32],
-    maxima: &mut [f32],
 ) {
     let line = ring.line;
-    for run in 0..line.runs {
-        let (from, first) = (line.start(run), run * line.run);
-        for x in (0..line.run).step_by(S::LANES) {
-            let mut max = s.splat(f32::NEG_INFINITY);
-            ring.each_row(
-                oh,
-                #[inline(always)]
-                |start| {
-                    for &tap in &plan.taps {
-                        max = s.max_nan(max, s.load(&ring.values[start + from + x + tap..]));
-                    }
-                },
-            );
-            s.store_first(max, &mut maxima[first + x..first + line.run]);
-        }
+    let mut offsets = [0; N];
+    for (i, offset) in offsets.iter_mut().enumerate() {
+        *offset = ring.row(plan, oh, i / plan.taps.len()) + plan.taps[i % plan.taps.len()];
     }
-    if plan.padded && least(s, &maxima[..line.outputs()]) == f32::NEG_INFINITY {
-        return max_row_of_any(ring, ties, oh, gradient, maxima);
-    }
-    let zero = s.splat(0.0);
+    let rows = Rows::<N>::starting_at(ring.values, &offsets);
+    let (grads, zero) = (&mut *ring.grads, s.splat(0.0));
     for run in 0..line.runs {
-        let (from, first) = (line.start(run), run * line.run);
+        let (from, gradient) = (line.start(run), &gradient[run * line.run..][..line.run]);
         for x in (0..line.run).step_by(S::LANES) {
-            let max = s.load_first(&maxima[first + x..first + line.run]);
-            let mut rest = s.load_first(&gradient[first + x..first + line.run]);
-            let (values, grads) = (&*ring.values, &mut *ring.grads);
-            let taps = ring.geometry.taps(0, oh);
-            let (end, step) = (ring.rows * line.len, ring.geometry.pool().dilation[0] * line.len);
-            let mut start = ring.geometry.pixel(0, oh, taps.start) % ring.rows * line.len;
-            for _ in taps {
-                for &tap in &plan.taps {
-                    let at = start + from + x + tap;
-                    let value = s.load(&values[at..]);
-                    let hit = s.or(s.equal(value, max), s.not_equal(value, value));
-                    let to = &mut grads[at..at + S::LANES];
-                    s.store(s.add(s.load(to), s.select(hit, rest, zero)), to);
-                    if ties == Ties::First {
-                        rest = s.select(hit, zero, rest);
-                    }
-                }
-                start += step;
-                if start >= end {
-                    start -= end;
+            let at = rows.at(from + x, S::LANES);
+            let mut values = [zero; N];
+            for n in 0..N {
+                values[n] = s.load(at.row(n));
+            }
+            let mut max = values[0];
+            for n in 1..N {
+                max = s.max_nan(max, values[n]);
+            }
+            let mut rest = s.load_first(&gradient[x..]);
+            for n in 0..N {
+                let hit = s.or(s.equal(values[n], max), s.not_equal(values[n], values[n]));
+                let to = &mut grads[offsets[n] + from + x..][..S::LANES];
+                s.store(s.add(s.load(to), s.select(hit, rest, zero)), to);
+                if ties == Ties::First {
+                    rest = s.select(hit, zero, rest);
                 }
             }
         }
     }
 }
 
-/// The least of some values, or -inf where there is a NaN.
+/// Any number of taps: they are read twice.
 #[inline(always)]
-fn least<S: Simd>(s: S, values: &[f32]) -> f32 {
-    let mut least = s.splat(0.0);
-    for values in values.chunks(S::LANES) {
-        // The old value last, so that a NaN does not hide it.
-        least = s.min(s.load_first(values), least);
+fn max_any_taps<S: Simd>(s: S, plan: &Pooling, ring: &mut Ring<'_>, ties: Ties, oh: usize, gradient: &[f32]) {
+    let (line, zero) = (ring.line, s.splat(0.0));
+    for run in 0..line.runs {
+        let (from, gradient) = (line.start(run), &gradient[run * line.run..][..line.run]);
+        for x in (0..line.run).step_by(S::LANES) {
+            let mut max = s.splat(f32::NEG_INFINITY);
+            for row in 0..plan.windows[oh].taps {
+                let start = ring.row(plan, oh, row) + from + x;
+                for &tap in &plan.taps {
+                    max = s.max_nan(max, s.load(&ring.values[start + tap..]));
+                }
+            }
+            let mut rest = s.load_first(&gradient[x..]);
+            for row in 0..plan.windows[oh].taps {
+                let start = ring.row(plan, oh, row) + from + x;
+                for &tap in &plan.taps {
+                    let value = s.load(&ring.values[start + tap..]);
+                    let hit = s.or(s.equal(value, max), s.not_equal(value, value));
+                    let to = &mut ring.grads[start + tap..][..S::LANES];
+                    s.store(s.add(s.load(to), s.select(hit, rest, zero)), to);
+                    if ties == Ties::First {
+                        rest = s.select(hit, zero, rest);
+                    }
+                }
+            }
+        }
     }
-    let mut lanes = [0.0; 16];
-    s.store(least, &mut lanes);
-    lanes.into_iter().fold(0.0, |least, x| if x.is_nan() { f32::NEG_INFINITY } else { x.min(least) })
+}
+
+/// Whether a row holds -inf or NaN.
+#[inline(always)]
+fn special<S: Simd>(s: S, row: &[f32]) -> bool {
+    // x - x is NaN where x is not finite; any NaN stays in the sum.
+    let mut sum = s.splat(0.0);
+    for values in row.chunks(S::LANES) {
+        let values = s.load_first(values);
+        sum = s.add(sum, s.sub(values, values));
+    }
+    s.sum(sum).is_nan()
 }
 
 /// As [`max_row`], number by number, where a maximum may be -inf: so is the margin, which must not get the gradient.
 #[cold]
-fn max_row_of_any(ring: &mut Ring<'_>, ties: Ties, oh: usize, gradient: &[f32], maxima: &[f32]) {
-    let (geometry, line) = (ring.geometry, ring.line);
-    for (j, (gradient, max)) in gradient.iter().zip(maxima).enumerate() {
+fn max_row_of_any(plan: &Pooling, ring: &mut Ring<'_>, ties: Ties, oh: usize, gradient: &[f32]) {
+    let (geometry, line) = (&plan.geometry, ring.line);
+    for (j, gradient) in gradient.iter().enumerate() {
         let (ow, channel) = (j / line.channels, j % line.channels);
-        'window: for kh in geometry.taps(0, oh) {
-            let start = ring.slot(geometry.pixel(0, oh, kh)).start;
-            for kw in geometry.taps(1, ow) {
-                let at = start + line.pixel(geometry.pixel(1, ow, kw)) + channel;
-                let value = ring.values[at];
-                if value == *max || value.is_nan() {
-                    ring.grads[at] += gradient;
-                    if ties == Ties::First {
-                        break 'window;
-                    }
+        let taps = || {
+            let rows = 0..plan.windows[oh].taps;
+            rows.flat_map(|row| geometry.taps(1, ow).map(move |kw| (row, kw)))
+        };
+        let place = |ring: &Ring<'_>, (row, kw): (usize, usize)| {
+            ring.row(plan, oh, row) + line.pixel(geometry.pixel(1, ow, kw)) + channel
+        };
+        let max =
+            taps().fold(f32::NEG_INFINITY, |max, tap| Max::join_one(max, ring.values[place(ring, tap)]));
+        for tap in taps() {
+            let at = place(ring, tap);
+            if ring.values[at] == max || ring.values[at].is_nan() {
+                ring.grads[at] += gradient;
+                if ties == Ties::First {
+                    break;
                 }
             }
         }
@@ -295,10 +319,11 @@ fn average_row<S: Simd>(
             }
         }
     }
-    let taps = ring.geometry.taps(0, oh);
-    for kh in taps {
-        let slot = ring.slot(ring.geometry.pixel(0, oh, kh));
-        for (to, sums) in ring.grads[slot].chunks_exact_mut(S::LANES).zip(sums.chunks_exact(S::LANES)) {
+    for kh in 0..plan.windows[oh].taps {
+        let slot = ring.row(plan, oh, kh);
+        for (to, sums) in
+            ring.grads[slot..][..line.len].chunks_exact_mut(S::LANES).zip(sums.chunks_exact(S::LANES))
+        {
             s.store(s.add(s.load(to), s.load(sums)), to);
         }
     }

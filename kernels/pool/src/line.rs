@@ -22,6 +22,8 @@ pub(crate) struct Line {
     pub(crate) phases: usize,
     /// From one phase to the next.
     pub(crate) pitch: usize,
+    /// Where the first and the second pixel of a row lie.
+    starts: [usize; 2],
     /// Numbers of a line.
     pub(crate) len: usize,
     /// Runs of outputs.
@@ -58,9 +60,11 @@ impl Line {
         };
         let len = pitch.saturating_mul(phases).saturating_add(SLACK).min(usize::MAX / 2);
         let step = stride.saturating_mul(channels);
+        let starts = [left, left + 1].map(|q| (q % phases) * pitch + q / phases * channels);
         Self {
             width: pool.input[1],
             left,
+            starts,
             channels,
             phases,
             pitch,
@@ -119,7 +123,7 @@ impl Line {
                 }
             }
             2 => {
-                let starts = [self.pixel(0), self.pixel(1)];
+                let starts = self.starts;
                 let (even, odd) = (len.div_ceil(2), len / 2);
                 let whole = len / (2 * S::LANES);
                 for i in 0..whole {
@@ -159,7 +163,7 @@ impl Line {
                 }
             }
             2 => {
-                let (even, odd) = (&line[self.pixel(0)..], &line[self.pixel(1)..]);
+                let (even, odd) = (&line[self.starts[0]..], &line[self.starts[1]..]);
                 for (i, to) in to.chunks_mut(2 * S::LANES).enumerate() {
                     let x = i * S::LANES;
                     let (a, b) = s.interleave(s.load(&even[x..]), s.load(&odd[x..]));

@@ -5,6 +5,7 @@ use crate::line::Line;
 use crate::{Pool2d, PoolGeometry, Reduction, backward, forward};
 use convolve_core::{BlockMut, Cut, Error, Layout, Par, Update, Workspace, lines};
 use convolve_simd::{Isa, Simd, dispatch};
+use core::ops::Range;
 
 /// A checked pooling with everything decided. `Send + Sync`, holds no buffers.
 ///
@@ -24,14 +25,33 @@ pub struct Pooling {
     pub(crate) line: Line,
     /// Where the first output of a line finds each tap.
     pub(crate) taps: Vec<usize>,
+    /// Rows of each row of windows.
+    pub(crate) windows: Vec<Window>,
     /// What sums are divided by; none for maxima.
     pub(crate) counts: Option<Counts>,
     /// One output per line, of neighbouring numbers.
     pub(crate) whole_line: bool,
+    /// One output per image, of all of it.
+    pub(crate) whole_image: bool,
+    /// Windows of two columns side by side, in NCHW.
+    pub(crate) pairs: bool,
+    /// Columns of a window, if its taps are read without a line, in NHWC.
+    pub(crate) pixels: Option<usize>,
+    /// Outputs of a row whose windows lie in the image.
+    pub(crate) inner: Range<usize>,
     /// Whether a window may hang over the image.
     pub(crate) padded: bool,
     isa: Isa,
     threads: usize,
+}
+
+/// The rows of the image under a row of windows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// The first one.
+    pub(crate) first: usize,
+    /// How many, a dilation apart.
+    pub(crate) taps: usize,
 }
 
 /// Floats of `src` that make a task worth while.
@@ -100,7 +120,42 @@ impl Pooling {
         let inside =
             |axis: usize| (0..output[axis]).all(|o| geometry.taps(axis, o).len() == pool.kernel[axis]);
         let padded = !(inside(0) && inside(1));
-        Ok(Self { geometry, line, taps, counts, whole_line, padded, isa, threads: threads.max(1) })
+        let windows = table(output[0], |oh| {
+            let taps = geometry.taps(0, oh);
+            let first = if taps.is_empty() { 0 } else { geometry.pixel(0, oh, taps.start) };
+            Window { first, taps: taps.len() }
+        })?;
+        let whole_image =
+            whole_line && pool.dilation[0] == 1 && output[0] == 1 && pool.kernel == pool.input && !padded;
+        let pairs = line.phases == 2
+            && taps.as_slice() == [0, line.pitch]
+            && left == 0
+            && output[1] * 2 <= pool.input[1];
+        let pixels = (pool.layout == Layout::Nhwc
+            && channels >= isa.lanes()
+            && pool.stride[1] > 1
+            && output[1] > 1
+            && taps.len() <= 3)
+            .then_some(taps.len());
+        let whole = |ow: &usize| geometry.taps(1, *ow).len() == pool.kernel[1];
+        let start = (0..output[1]).find(whole).unwrap_or(output[1]);
+        let inner = start..(start..output[1]).rfind(whole).map_or(start, |last| last + 1);
+        let pixels = pixels.filter(|_| !inner.is_empty());
+        Ok(Self {
+            pixels,
+            inner,
+            geometry,
+            line,
+            taps,
+            windows,
+            counts,
+            whole_line,
+            whole_image,
+            pairs,
+            padded,
+            isa,
+            threads: threads.max(1),
+        })
     }
 
     /// The checked problem.
@@ -122,6 +177,11 @@ impl Pooling {
     /// Numbers of a row of an image: of one channel in NCHW, of all in NHWC.
     pub(crate) fn row_len(&self) -> usize {
         self.line.width * self.line.channels
+    }
+
+    /// From one row of a window to the next.
+    pub(crate) fn row_step(&self) -> usize {
+        self.geometry.pool().dilation[0] * self.row_len()
     }
 
     /// Planes in NCHW, images in NHWC.
@@ -244,7 +304,7 @@ impl Pooling {
     /// `diff_src` = the gradient of `src`, which is read only for maxima (for averages it may be empty). O(elements of `src`) times, for
     /// maxima, the taps per pixel.
     ///
-    /// Shapes as [`forward`](Self::forward). Each pixel adds up its windows in the order of outputs.
+    /// Shapes as [`forward`](Self::forward). Each pixel adds up its windows in a fixed order.
     ///
     /// # Errors
     /// A slice of the wrong length; `diff_src` is then not touched.
