@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod backward;
+pub mod definition;
 mod forward;
 mod line;
 mod plan;
