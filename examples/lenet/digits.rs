@@ -76,3 +76,18 @@ impl Random {
         }
     }
 }
+
+/// Moves each digit by up to one pixel to any side, so that the network learns what a digit is and not where it was written.
+pub(crate) fn shift(pixels: &mut [f32], random: &mut Random) {
+    const SIDE: usize = 8;
+    for digit in pixels.chunks_exact_mut(PIXELS) {
+        let [down, right] = [(); 2].map(|()| [0, 1, 1, 1, 1, 2][(random.bits() % 6) as usize]);
+        let from = |y: usize, x: usize| {
+            let (y, x) = ((y + 1).checked_sub(down)?, (x + 1).checked_sub(right)?);
+            (y < SIDE && x < SIDE).then_some(y * SIDE + x)
+        };
+        let moved: [f32; PIXELS] =
+            core::array::from_fn(|i| from(i / SIDE, i % SIDE).map_or(0.0, |at| digit[at]));
+        digit.copy_from_slice(&moved);
+    }
+}
