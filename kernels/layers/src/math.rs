@@ -71,7 +71,7 @@ pub(crate) fn sigmoid_slope<S: Simd>(s: S, x: S::F32) -> S::F32 {
 pub(crate) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let square = s.mul(x, x);
     let q =
-        polynomial(s, square, [-0.333_332_82, 0.133_314_42, -0.053_739_71, 0.020_639_079, -0.005_704_978_4]);
+        polynomial(s, square, [-0.333_332_8, 0.133_314_42, -0.053_739_71, 0.020_639_079, -0.005_704_978_4]);
     let small = s.mul_add(s.mul(square, x), q, x);
     let (one, two, size) = (s.splat(1.0), s.splat(2.0), abs(s, x));
     let large = s.sub(one, s.div(two, s.add(exp(s, s.add(size, size)), one)));

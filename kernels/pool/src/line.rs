@@ -182,8 +182,9 @@ impl Line {
     }
 }
 
+/// Writes the first lanes, or adds them to what is there.
 #[inline(always)]
-fn put<S: Simd>(s: S, v: S::F32, to: &mut [f32], update: Update) {
+pub(crate) fn put<S: Simd>(s: S, v: S::F32, to: &mut [f32], update: Update) {
     match update {
         Update::Overwrite => s.store_first(v, to),
         Update::Accumulate => s.store_first(s.add(s.load_first(to), v), to),

@@ -35,6 +35,8 @@ pub struct Pooling {
     pub(crate) whole_image: bool,
     /// Windows of two columns side by side, in NCHW.
     pub(crate) pairs: bool,
+    /// Windows of 2 x 2 pixels side by side.
+    pub(crate) squares: bool,
     /// Columns of a window, if its taps are read without a line, in NHWC.
     pub(crate) pixels: Option<usize>,
     /// Outputs of a row whose windows lie in the image.
@@ -141,7 +143,9 @@ impl Pooling {
         let start = (0..output[1]).find(whole).unwrap_or(output[1]);
         let inner = start..(start..output[1]).rfind(whole).map_or(start, |last| last + 1);
         let pixels = pixels.filter(|_| !inner.is_empty());
+        let squares = pool.kernel == [2, 2] && pool.stride == [2, 2] && pool.dilation == [1, 1] && !padded;
         Ok(Self {
+            squares,
             pixels,
             inner,
             geometry,
@@ -253,7 +257,7 @@ impl Pooling {
     fn cuts(&self, rows: usize, per_row: usize, least: usize) -> [Cut; 3] {
         let plane = rows * per_row;
         let images = (TASK / plane.max(1)).max(1);
-        let band = if images > 1 { rows } else { (TASK / per_row.max(1)).max(least) };
+        let band = if images > 1 { rows } else { (TASK / per_row.max(1)).max(least).next_multiple_of(2) };
         [
             Cut { unit: self.images().max(1), block: images },
             Cut { unit: rows, block: band.min(rows) },

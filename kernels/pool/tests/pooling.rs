@@ -14,7 +14,7 @@ impl Random {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) as u128 * n as u128 >> 64) as usize
+        (((z ^ (z >> 31)) as u128 * n as u128) >> 64) as usize
     }
 
     fn integers(&mut self, len: usize, most: usize) -> Vec<f32> {
@@ -210,6 +210,9 @@ fn known() -> Vec<Pool2d> {
         for pool in [
             Pool2d::max(6, 2).input(24),
             Pool2d::max(16, 2).input([8, 10]),
+            Pool2d::max(19, 2).input([9, 71]).batch(2),
+            Pool2d::max(3, 2).input([500, 201]),
+            Pool2d::max(17, 2).input([3, 3]).ties(Ties::All),
             Pool2d::max(64, 3).input(33).stride(2).padding(1),
             Pool2d::max(64, 3).input(32).stride(2).ceil_mode(true),
             Pool2d::max(5, [13, 9]).input([13, 20]).stride(1).padding([6, 4]),
