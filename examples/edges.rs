@@ -15,6 +15,9 @@ mod files;
 mod sheet;
 
 use clap::Parser;
+use convolve::filters::{
+    Filter, HORIZONTAL, SCHARR_HORIZONTAL, SCHARR_VERTICAL, SOBEL_HORIZONTAL, SOBEL_VERTICAL, VERTICAL,
+};
 use convolve::{Conv2d, Epilogue, Forward, Layout, Padding, Planner, forward};
 use image::GrayImage;
 use std::io::{self, Write as _};
@@ -24,55 +27,6 @@ use std::time::{Duration, Instant};
 
 /// What went wrong is one sentence for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// Nine weights, row by row.
-type Filter = [[f32; 3]; 3];
-
-/// Bright on the left, dark on the right: such a vertical edge gives a large positive number, its mirror image a negative one.
-#[rustfmt::skip]
-const VERTICAL: Filter = [
-    [1.0, 0.0, -1.0],
-    [1.0, 0.0, -1.0],
-    [1.0, 0.0, -1.0],
-];
-
-/// The same, turned by 90 degrees: bright above, dark below.
-#[rustfmt::skip]
-const HORIZONTAL: Filter = [
-    [ 1.0,  1.0,  1.0],
-    [ 0.0,  0.0,  0.0],
-    [-1.0, -1.0, -1.0],
-];
-
-/// Sobel: more weight on the middle row, hence more robust.
-#[rustfmt::skip]
-const SOBEL_VERTICAL: Filter = [
-    [1.0, 0.0, -1.0],
-    [2.0, 0.0, -2.0],
-    [1.0, 0.0, -1.0],
-];
-
-#[rustfmt::skip]
-const SOBEL_HORIZONTAL: Filter = [
-    [ 1.0,  2.0,  1.0],
-    [ 0.0,  0.0,  0.0],
-    [-1.0, -2.0, -1.0],
-];
-
-/// Scharr: other nine numbers, nearly the same answer for an edge in any direction.
-#[rustfmt::skip]
-const SCHARR_VERTICAL: Filter = [
-    [ 3.0, 0.0,  -3.0],
-    [10.0, 0.0, -10.0],
-    [ 3.0, 0.0,  -3.0],
-];
-
-#[rustfmt::skip]
-const SCHARR_HORIZONTAL: Filter = [
-    [ 3.0,  10.0,  3.0],
-    [ 0.0,   0.0,  0.0],
-    [-3.0, -10.0, -3.0],
-];
 
 /// Sees nothing: for the channels that a volume filter leaves out.
 const BLIND: Filter = [[0.0; 3]; 3];

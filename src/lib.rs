@@ -18,6 +18,10 @@
 //! - [`definition`] is the formula above as loops, in f32, f64 or i64; [`explicit`] is textbook im2col in f32 or f64.
 //! - [`NamedProblem`] and [`problems`] read oneDNN's benchdnn strings: `"mb1ic64ih56oc64kh3ph1".parse::<Conv2d>()`.
 //!
+//! - [`Pool2d`], [`Linear`], [`Function`], [`Norm`], [`cross_entropy`] are the other layers of a network, forward and backward;
+//!   [`Transposed2d`] enlarges, [`Conv1d`] is a view of signals; [`filters`] are the nine numbers of a first lecture.
+//! - [`guide`] is a course week on all of this, from the first filter to backpropagation, every line running.
+//!
 //! # The course's letters
 //!
 //! | course | here |
@@ -30,15 +34,20 @@
 //! | dA_prev, dW, db from dZ | [`Gradients`] of [`backward`] from `diff_dst` |
 #![forbid(unsafe_code)]
 
+mod conv1d;
+pub mod filters;
+pub mod guide;
 mod oneshot;
 mod plan;
 mod planner;
 pub mod registry;
+mod transposed;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use conv1d::Conv1d;
 pub use convolve_core::{
     Accuracy, Activation, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs,
     Caches, Conv2d, Epilogue, Error, Estimate, Execute, Forward, ForwardArgs, Geometry, Layout, NamedProblem,
@@ -46,7 +55,12 @@ pub use convolve_core::{
     Workspace, backward_bias, definition, phase, problems,
 };
 pub use convolve_im2col::explicit;
+pub use convolve_layers::{Function, Norm, Real, Saved, Statistics, cross_entropy, softmax};
+pub use convolve_linear::{FullyConnected, Linear, PackedMatrix, WeightOrder};
+pub use convolve_pool::definition as pool_definition;
+pub use convolve_pool::{Pool2d, PoolGeometry, Pooling, Reduction, Ties};
 pub use convolve_simd::{Isa, IsaError};
 pub use oneshot::{Gradients, backward, backward_data, backward_weights, forward};
 pub use plan::{PackedWeights, Plan};
 pub use planner::{Explanation, Planner, Verdict};
+pub use transposed::{Transposed2d, transposed};

@@ -3,6 +3,8 @@
 use crate::Plan;
 use crate::registry::Registered;
 use convolve_core::{Accuracy, Algorithm, Caches, Conv2d, Error, Estimate, Par, Problem, Unsupported};
+use convolve_linear::{FullyConnected, Linear};
+use convolve_pool::{Pool2d, Pooling};
 use convolve_simd::Isa;
 use core::fmt;
 
@@ -141,12 +143,54 @@ impl Planner {
     /// # Ok::<(), convolve::Error>(())
     /// ```
     pub fn problem(&self, conv: Conv2d) -> Result<Problem, Error> {
+        let (isa, threads) = self.machine()?;
+        Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches: self.caches })
+    }
+
+    /// The instruction set and the threads to plan for.
+    fn machine(&self) -> Result<(Isa, usize), Error> {
         let isa = match self.isa {
             Some(isa) => isa,
             None => Isa::from_env()?,
         };
-        let threads = self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS);
-        Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches: self.caches })
+        Ok((isa, self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS)))
+    }
+
+    /// Prepares a pooling.
+    ///
+    /// # Errors
+    /// As [`Pool2d::plan`], and an instruction set from the environment that is not here.
+    ///
+    /// ```
+    /// use convolve::{Par, Planner, Pool2d};
+    /// let plan = Planner::new().pool(Pool2d::max(1, 2).input([2, 4]))?;
+    /// let mut dst = [0.0; 2];
+    /// plan.forward(&[1.0, 3.0, 2.0, 1.0, 2.0, 9.0, 1.0, 1.0], &mut dst, &mut plan.workspace()?, Par::Current)?;
+    /// assert_eq!(dst, [9.0, 2.0]);
+    /// # Ok::<(), convolve::Error>(())
+    /// ```
+    pub fn pool(&self, pool: Pool2d) -> Result<Pooling, Error> {
+        let (isa, threads) = self.machine()?;
+        pool.plan(isa, threads)
+    }
+
+    /// Prepares a fully connected layer.
+    ///
+    /// # Errors
+    /// As [`Linear::plan`], and an instruction set from the environment that is not here.
+    ///
+    /// ```
+    /// use convolve::{Epilogue, Linear, Par, Planner};
+    /// let plan = Planner::new().linear(Linear::new(2, 1))?;
+    /// let mut dst = [0.0];
+    /// let weights = plan.pack(&[3.0, 4.0])?;
+    /// plan.forward(&weights, &[10.0, 1.0], &mut dst, Epilogue::NONE, &mut plan.workspace()?, Par::Current)?;
+    /// assert_eq!(dst, [34.0]);
+    /// # Ok::<(), convolve::Error>(())
+    /// ```
+    pub fn linear(&self, linear: Linear) -> Result<FullyConnected, Error> {
+        let (isa, threads) = self.machine()?;
+        linear.plan(isa, threads)
     }
 
     fn decide<P: Registered>(&self, conv: Conv2d) -> Result<(Explanation, Problem), Error> {

@@ -8,6 +8,7 @@
 pub mod close;
 pub mod data;
 pub mod laws;
+pub mod numpy;
 mod oracle;
 pub mod problems;
 pub mod reference;

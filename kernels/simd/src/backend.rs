@@ -8,6 +8,8 @@
 /// - `load_part(from)` and `store_part(v, to)`, for slices shorter than a register,
 /// - `sum(v)`,
 /// - `permute(v, order)`,
+/// - `equal(a, b)`, `not_equal(a, b)`, `less(a, b)`, `or(a, b)` and `select(mask, then, otherwise)`,
+/// - `scale(v, n)`, `deinterleave(a, b)` and `interleave(a, b)`,
 /// - `transpose_quads(rows)`: with 4 x 4 blocks already transposed, transposes the matrix of
 ///   such blocks.
 #[allow(unused_macros, reason = "an architecture might have none of them")]
@@ -15,10 +17,10 @@ macro_rules! backend {
     (
         $(#[$doc:meta])*
         $Token:ident = $name:literal, features [$($feature:tt),+] by $is_detected:ident,
-        $registers:literal registers of $lanes:literal lanes: $F32:ty, in $class:ident,
+        $registers:literal registers of $lanes:literal lanes: $F32:ty, in $class:ident, masks $Mask:ty,
         splat $splat:ident, load $load:ident, store $store:ident,
         add $add:ident, sub $sub:ident, mul $mul:ident, max $max:ident, min $min:ident,
-        mul_add $mul_add:ident,
+        div $div:ident, mul_add $mul_add:ident,
         zip low halves $zip_low:ident, zip high halves $zip_high:ident,
     ) => {
         $(#[$doc])*
@@ -45,6 +47,7 @@ macro_rules! backend {
             const LANES: usize = $lanes;
             const REGISTERS: usize = $registers;
             type F32 = $F32;
+            type Mask = $Mask;
 
             #[inline(always)]
             fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R {
@@ -108,6 +111,15 @@ macro_rules! backend {
             backend! { @method min(a: $F32, b: $F32) -> $F32 = $min }
             backend! { @method mul_add(a: $F32, b: $F32, c: $F32) -> $F32 = $mul_add }
             backend! { @method sum(v: $F32) -> f32 = sum }
+            backend! { @method div(a: $F32, b: $F32) -> $F32 = $div }
+            backend! { @method equal(a: $F32, b: $F32) -> $Mask = equal }
+            backend! { @method not_equal(a: $F32, b: $F32) -> $Mask = not_equal }
+            backend! { @method less(a: $F32, b: $F32) -> $Mask = less }
+            backend! { @method or(a: $Mask, b: $Mask) -> $Mask = or }
+            backend! { @method select(mask: $Mask, then: $F32, otherwise: $F32) -> $F32 = select }
+            backend! { @method scale(v: $F32, n: $F32) -> $F32 = scale }
+            backend! { @method deinterleave(a: $F32, b: $F32) -> ($F32, $F32) = deinterleave }
+            backend! { @method interleave(a: $F32, b: $F32) -> ($F32, $F32) = interleave }
 
             #[inline(always)]
             fn permute(self, v: $F32, order: &[u32]) -> $F32 {
@@ -195,6 +207,7 @@ macro_rules! absent {
             const LANES: usize = $lanes;
             const REGISTERS: usize = $registers;
             type F32 = [f32; $lanes];
+            type Mask = [bool; $lanes];
 
             absent! { @methods
                 splat(_x: f32) -> Self::F32;
@@ -210,6 +223,15 @@ macro_rules! absent {
                 mul_add(_a: Self::F32, _b: Self::F32, _c: Self::F32) -> Self::F32;
                 sum(_v: Self::F32) -> f32;
                 permute(_v: Self::F32, _order: &[u32]) -> Self::F32;
+                div(_a: Self::F32, _b: Self::F32) -> Self::F32;
+                equal(_a: Self::F32, _b: Self::F32) -> Self::Mask;
+                not_equal(_a: Self::F32, _b: Self::F32) -> Self::Mask;
+                less(_a: Self::F32, _b: Self::F32) -> Self::Mask;
+                or(_a: Self::Mask, _b: Self::Mask) -> Self::Mask;
+                select(_mask: Self::Mask, _then: Self::F32, _otherwise: Self::F32) -> Self::F32;
+                scale(_v: Self::F32, _n: Self::F32) -> Self::F32;
+                deinterleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);
+                interleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);
                 transpose(_from: &[f32], _from_pitch: usize, _to: &mut [f32], _to_pitch: usize) -> ();
             }
 

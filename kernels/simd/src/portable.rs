@@ -35,6 +35,8 @@ impl Simd for Portable {
     const LANES: usize = 4;
     const REGISTERS: usize = 16;
     type F32 = f32x4;
+    /// All bits of a lane, or none.
+    type Mask = f32x4;
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R {
@@ -116,6 +118,54 @@ impl Simd for Portable {
         let order: &[u32; 4] = order.first_chunk().expect("an entry for every lane");
         let lanes = v.to_array();
         f32x4::new(order.map(|lane| lanes[lane as usize % 4]))
+    }
+
+    #[inline(always)]
+    fn div(self, a: f32x4, b: f32x4) -> f32x4 {
+        a / b
+    }
+
+    #[inline(always)]
+    fn equal(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_eq(b)
+    }
+
+    #[inline(always)]
+    fn not_equal(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_ne(b)
+    }
+
+    #[inline(always)]
+    fn less(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_lt(b)
+    }
+
+    #[inline(always)]
+    fn or(self, a: f32x4, b: f32x4) -> f32x4 {
+        a | b
+    }
+
+    #[inline(always)]
+    fn select(self, mask: f32x4, then: f32x4, otherwise: f32x4) -> f32x4 {
+        mask.select(then, otherwise)
+    }
+
+    /// The exponent field of 2^n is n + 127.
+    #[inline(always)]
+    fn scale(self, v: f32x4, n: f32x4) -> f32x4 {
+        v * f32x4::new(n.to_array().map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23)))
+    }
+
+    #[inline(always)]
+    fn deinterleave(self, a: f32x4, b: f32x4) -> (f32x4, f32x4) {
+        let ([a, b, c, d], [e, f, g, h]) = (a.to_array(), b.to_array());
+        (f32x4::new([a, c, e, g]), f32x4::new([b, d, f, h]))
+    }
+
+    #[inline(always)]
+    fn interleave(self, a: f32x4, b: f32x4) -> (f32x4, f32x4) {
+        let ([a, c, e, g], [b, d, f, h]) = (a.to_array(), b.to_array());
+        (f32x4::new([a, b, c, d]), f32x4::new([e, f, g, h]))
     }
 
     #[inline(always)]

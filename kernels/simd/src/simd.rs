@@ -69,6 +69,16 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// ```
     type F32: Copy + Debug;
 
+    /// One truth value per lane: what comparisons give and [`select`](Simd::select) takes.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mask = s.less(s.load(&[1.0, 5.0, 2.0, 5.0]), s.splat(3.0));
+    /// assert_eq!(s.sum(s.select(mask, s.splat(1.0), s.splat(0.0))), 2.0);
+    /// ```
+    type Mask: Copy + Debug;
+
     /// Runs `f` compiled with the instructions of this set; the only way into them.
     ///
     /// Outside of `vectorize` all methods work, but each is a function call through memory. All
@@ -215,6 +225,108 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// assert!(s.sum(s.min(s.splat(6.0), s.splat(f32::NAN))).is_nan());
     /// ```
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// The greater of `a` and `b`, lane by lane; NaN where either is.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert!(s.sum(s.max_nan(s.splat(f32::NAN), s.splat(1.0))).is_nan());
+    /// assert!(s.sum(s.max_nan(s.splat(1.0), s.splat(f32::NAN))).is_nan());
+    /// ```
+    #[inline(always)]
+    fn max_nan(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.select(self.not_equal(a, a), a, self.max(a, b))
+    }
+
+    /// `a / b`, lane by lane, rounded once.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.div(s.splat(3.0), s.splat(2.0))), 4.0 * 1.5);
+    /// ```
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// Where `a == b`; never where one is NaN.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mask = s.equal(s.load(&[0.0, 1.0, f32::NAN, 3.0]), s.load(&[-0.0, 2.0, f32::NAN, 3.0]));
+    /// assert_eq!(s.sum(s.select(mask, s.splat(1.0), s.splat(0.0))), 2.0);
+    /// ```
+    fn equal(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// Where `a != b`, or one is NaN: `not_equal(v, v)` is where `v` is NaN.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let v = s.load(&[0.0, f32::NAN, f32::INFINITY, 3.0]);
+    /// assert_eq!(s.sum(s.select(s.not_equal(v, v), s.splat(1.0), s.splat(0.0))), 1.0);
+    /// ```
+    fn not_equal(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// Where `a < b`; never where one is NaN.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mask = s.less(s.load(&[0.0, 2.0, f32::NAN, 1.0]), s.splat(1.0));
+    /// assert_eq!(s.sum(s.select(mask, s.splat(1.0), s.splat(0.0))), 1.0);
+    /// ```
+    fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// Where either is true.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let v = s.load(&[1.0, 2.0, f32::NAN, 4.0]);
+    /// let mask = s.or(s.less(v, s.splat(2.0)), s.not_equal(v, v));
+    /// assert_eq!(s.sum(s.select(mask, s.splat(1.0), s.splat(0.0))), 2.0);
+    /// ```
+    fn or(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
+
+    /// The lanes of `then` where `mask` is true, those of `otherwise` elsewhere.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let v = s.load(&[-1.0, 2.0, -3.0, 4.0]);
+    /// assert_eq!(s.sum(s.select(s.less(v, s.splat(0.0)), s.splat(0.0), v)), 6.0);
+    /// ```
+    fn select(self, mask: Self::Mask, then: Self::F32, otherwise: Self::F32) -> Self::F32;
+
+    /// `v * 2^n`, lane by lane, for whole numbers `n` from -126 to 127; for others anything.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.scale(s.splat(1.5), s.load(&[0.0, 1.0, 2.0, 3.0]))), 1.5 * 15.0);
+    /// ```
+    fn scale(self, v: Self::F32, n: Self::F32) -> Self::F32;
+
+    /// Of the elements of `a` and then `b`, those at even and those at odd places.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let (even, odd) = s.deinterleave(s.load(&[0.0, 1.0, 2.0, 3.0]), s.load(&[4.0, 5.0, 6.0, 7.0]));
+    /// assert_eq!((s.sum(even), s.sum(odd)), (12.0, 16.0));
+    /// ```
+    fn deinterleave(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32);
+
+    /// The inverse of [`deinterleave`](Simd::deinterleave): `a[0], b[0], a[1], b[1]` and so on, as two registers.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let (first, second) = s.interleave(s.load(&[0.0, 2.0, 4.0, 6.0]), s.load(&[1.0, 3.0, 5.0, 7.0]));
+    /// assert_eq!((s.sum(first), s.sum(second)), (6.0, 22.0));
+    /// ```
+    fn interleave(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32);
 
     /// `a * b + c`, lane by lane: rounded once, except that [`Portable`](crate::Portable) rounds
     /// twice unless the crate was compiled for a CPU with FMA.

@@ -29,6 +29,11 @@ on_every_isa! {
     arithmetic
     max_and_min
     nan_in_max_and_min
+    max_nan_keeps_nan_of_both_sides
+    division
+    comparisons_and_select
+    scale_multiplies_by_powers_of_two
+    interleave_and_deinterleave_are_inverses
     mul_add
     sum_goes_by_halves
     load_and_store_at_any_alignment
@@ -131,6 +136,63 @@ fn nan_in_max_and_min<S: Simd>(s: S) {
     values[2] = f32::NAN;
     let clamped = s.min(s.splat(2.0), s.max(s.splat(0.0), s.load(&values)));
     assert_lanes(s, clamped, |i| if i == 2 { f32::NAN } else { values[i].clamp(0.0, 2.0) });
+}
+
+fn max_nan_keeps_nan_of_both_sides<S: Simd>(s: S) {
+    for [a, b, _] in with_nan(s) {
+        let expected = |i: usize| if a[i].is_nan() || b[i].is_nan() { f32::NAN } else { a[i].max(b[i]) };
+        assert_lanes(s, s.max_nan(s.load(&a), s.load(&b)), expected);
+    }
+}
+
+fn division<S: Simd>(s: S) {
+    for [a, b, _] in with_nan(s) {
+        assert_lanes(s, s.div(s.load(&a), s.load(&b)), |i| a[i] / b[i]);
+    }
+}
+
+fn comparisons_and_select<S: Simd>(s: S) {
+    let [yes, no] = [s.splat(1.0), s.splat(0.0)];
+    for [a, b, c] in with_nan(s) {
+        let [va, vb, vc] = [&a, &b, &c].map(|x| s.load(x));
+        let number = |truth: bool| f32::from(u8::from(truth));
+        assert_lanes(s, s.select(s.equal(va, vb), yes, no), |i| number(a[i] == b[i]));
+        assert_lanes(s, s.select(s.equal(va, va), yes, no), |i| number(!a[i].is_nan()));
+        assert_lanes(s, s.select(s.not_equal(va, vb), yes, no), |i| number(a[i] != b[i]));
+        assert_lanes(s, s.select(s.not_equal(va, va), yes, no), |i| number(a[i].is_nan()));
+        assert_lanes(s, s.select(s.less(va, vb), vb, vc), |i| if a[i] < b[i] { b[i] } else { c[i] });
+        let either = s.or(s.less(va, vb), s.equal(vb, vc));
+        assert_lanes(s, s.select(either, yes, no), |i| number(a[i] < b[i] || b[i] == c[i]));
+    }
+}
+
+fn scale_multiplies_by_powers_of_two<S: Simd>(s: S) {
+    for n in -126i32..=127 {
+        let v = numbers(n.unsigned_abs() + 1, S::LANES);
+        let factor = f32::from_bits(((n + 127) as u32) << 23);
+        assert_lanes(s, s.scale(s.load(&v), s.splat(n as f32)), |i| v[i] * factor);
+    }
+}
+
+fn interleave_and_deinterleave_are_inverses<S: Simd>(s: S) {
+    let data: Vec<f32> = (0..2 * S::LANES).map(|i| i as f32).collect();
+    let halves = (s.load(&data), s.load(&data[S::LANES..]));
+    let (even, odd) = s.deinterleave(halves.0, halves.1);
+    assert_lanes(s, even, |i| data[2 * i]);
+    assert_lanes(s, odd, |i| data[2 * i + 1]);
+    let (first, second) = s.interleave(even, odd);
+    assert_lanes(s, first, |i| data[i]);
+    assert_lanes(s, second, |i| data[S::LANES + i]);
+}
+
+/// [`operands`], and NaN in a lane of each.
+fn with_nan<S: Simd>(s: S) -> Vec<[Vec<f32>; 3]> {
+    let mut operands = operands(s);
+    for (i, triple) in operands.iter_mut().enumerate() {
+        triple[i % 3][i % S::LANES] = f32::NAN;
+        triple[(i + i / 3) % 3][(i + 1) % S::LANES] = f32::NAN;
+    }
+    operands
 }
 
 /// Rounded once, or on `portable` possibly twice.

@@ -19,10 +19,10 @@ backend! {
     /// }
     /// ```
     Neon = "neon", features ["neon"] by is_aarch64_feature_detected,
-    32 registers of 4 lanes: float32x4_t, in vreg,
+    32 registers of 4 lanes: float32x4_t, in vreg, masks uint32x4_t,
     splat vdupq_n_f32, load vld1q_f32, store vst1q_f32,
     add vaddq_f32, sub vsubq_f32, mul vmulq_f32, max vmaxq_f32, min vminq_f32,
-    mul_add multiply_add,
+    div vdivq_f32, mul_add multiply_add,
     zip low halves vzip1q_f32, zip high halves vzip2q_f32,
 }
 
@@ -73,4 +73,54 @@ fn permute(v: float32x4_t, order: &[u32; 4]) -> float32x4_t {
 #[target_feature(enable = "neon")]
 fn transpose_quads(rows: [float32x4_t; 4]) -> [float32x4_t; 4] {
     rows
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn equal(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+    vceqq_f32(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn not_equal(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+    vmvnq_u32(vceqq_f32(a, b))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn less(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+    vcltq_f32(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn or(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+    vorrq_u32(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn select(mask: uint32x4_t, then: float32x4_t, otherwise: float32x4_t) -> float32x4_t {
+    vbslq_f32(mask, then, otherwise)
+}
+
+/// The exponent field of 2^n is n + 127.
+#[inline]
+#[target_feature(enable = "neon")]
+fn scale(v: float32x4_t, n: float32x4_t) -> float32x4_t {
+    let exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
+    vmulq_f32(v, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn deinterleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+    (vuzp1q_f32(a, b), vuzp2q_f32(a, b))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn interleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+    (vzip1q_f32(a, b), vzip2q_f32(a, b))
 }

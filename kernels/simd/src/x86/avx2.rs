@@ -16,10 +16,10 @@ backend! {
     /// }
     /// ```
     Avx2 = "avx2", features ["avx2", "fma"] by is_x86_feature_detected,
-    16 registers of 8 lanes: __m256, in ymm_reg,
+    16 registers of 8 lanes: __m256, in ymm_reg, masks __m256,
     splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps,
     add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, max _mm256_max_ps, min _mm256_min_ps,
-    mul_add _mm256_fmadd_ps,
+    div _mm256_div_ps, mul_add _mm256_fmadd_ps,
     zip low halves _mm256_unpacklo_ps, zip high halves _mm256_unpackhi_ps,
 }
 
@@ -95,4 +95,58 @@ fn transpose_quads(rows: [__m256; 8]) -> [__m256; 8] {
         columns[i + 4] = _mm256_permute2f128_ps::<0x31>(rows[i], rows[i + 4]);
     }
     columns
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn equal(a: __m256, b: __m256) -> __m256 {
+    _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn not_equal(a: __m256, b: __m256) -> __m256 {
+    _mm256_cmp_ps::<_CMP_NEQ_UQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn less(a: __m256, b: __m256) -> __m256 {
+    _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn or(a: __m256, b: __m256) -> __m256 {
+    _mm256_or_ps(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn select(mask: __m256, then: __m256, otherwise: __m256) -> __m256 {
+    _mm256_blendv_ps(otherwise, then, mask)
+}
+
+/// The exponent field of 2^n is n + 127.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scale(v: __m256, n: __m256) -> __m256 {
+    let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+}
+
+/// Shuffles leave the quarters as a, b, a, b.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn deinterleave(a: __m256, b: __m256) -> (__m256, __m256) {
+    let quarters = [_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xDD>(a, b)];
+    let [even, odd] = quarters.map(|v| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(_mm256_castps_pd(v))));
+    (even, odd)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn interleave(a: __m256, b: __m256) -> (__m256, __m256) {
+    let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
 }

@@ -15,10 +15,10 @@ backend! {
     /// ```
     Avx512 = "avx512",
     features ["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"] by is_x86_feature_detected,
-    32 registers of 16 lanes: __m512, in zmm_reg,
+    32 registers of 16 lanes: __m512, in zmm_reg, masks __mmask16,
     splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps,
     add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, max _mm512_max_ps, min _mm512_min_ps,
-    mul_add _mm512_fmadd_ps,
+    div _mm512_div_ps, mul_add _mm512_fmadd_ps,
     zip low halves _mm512_unpacklo_ps, zip high halves _mm512_unpackhi_ps,
 }
 
@@ -71,4 +71,56 @@ fn transpose_quads(rows: [__m512; 16]) -> [__m512; 16] {
         columns[i + 12] = _mm512_shuffle_f32x4::<0xDD>(high[0], high[1]);
     }
     columns
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn equal(a: __m512, b: __m512) -> __mmask16 {
+    _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn not_equal(a: __m512, b: __m512) -> __mmask16 {
+    _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn less(a: __m512, b: __m512) -> __mmask16 {
+    _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn or(a: __mmask16, b: __mmask16) -> __mmask16 {
+    a | b
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn select(mask: __mmask16, then: __m512, otherwise: __m512) -> __m512 {
+    _mm512_mask_blend_ps(mask, otherwise, then)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn scale(v: __m512, n: __m512) -> __m512 {
+    _mm512_scalef_ps(v, n)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn deinterleave(a: __m512, b: __m512) -> (__m512, __m512) {
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    (_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn interleave(a: __m512, b: __m512) -> (__m512, __m512) {
+    let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    let second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    (_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
 }

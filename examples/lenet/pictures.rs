@@ -1,0 +1,84 @@
+//! What the network did, to look at: curves, misread digits, first filters.
+
+use super::digits::{Digits, PIXELS};
+use super::{Point, Result};
+use image::{GrayImage, Luma};
+use plotters::prelude::*;
+use std::path::Path;
+
+/// Loss and accuracy, epoch by epoch.
+pub(crate) fn curves(path: &Path, curve: &[Point]) -> Result<()> {
+    let root = SVGBackend::new(path, (900, 360)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let (left, right) = root.split_horizontally(450);
+    let series =
+        |of: fn(&Point) -> f64| curve.iter().enumerate().map(move |(i, point)| (i as f64 + 1.0, of(point)));
+    let epochs = 1.0..curve.len().max(2) as f64;
+    let most = curve.iter().map(|point| point.loss).fold(0.1, f64::max);
+    let mut chart = ChartBuilder::on(&left)
+        .caption("loss", ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(30)
+        .y_label_area_size(50)
+        .build_cartesian_2d(epochs.clone(), 0.0..most)?;
+    chart.configure_mesh().x_desc("epoch").light_line_style(TRANSPARENT).draw()?;
+    chart.draw_series(LineSeries::new(series(|point| point.loss), &BLUE))?;
+    let mut chart = ChartBuilder::on(&right)
+        .caption("digits read right", ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(30)
+        .y_label_area_size(50)
+        .build_cartesian_2d(epochs, 0.9..1.0)?;
+    chart.configure_mesh().x_desc("epoch").light_line_style(TRANSPARENT).draw()?;
+    type Share = fn(&Point) -> f64;
+    let [train, test]: [Share; 2] = [|point| point.train.max(0.9), |point| point.test.max(0.9)];
+    for (label, colour, of) in [("train", BLUE, train), ("test", RED, test)] {
+        chart
+            .draw_series(LineSeries::new(series(of), &colour))?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+    }
+    chart.configure_series_labels().position(SeriesLabelPosition::LowerRight).border_style(BLACK).draw()?;
+    root.present()?;
+    Ok(())
+}
+
+/// A sheet of digits that were misread, eight in a row.
+pub(crate) fn misread(path: &Path, digits: &Digits, which: &[usize]) -> Result<()> {
+    let tiles: Vec<Vec<f32>> = which
+        .iter()
+        .map(|&i| digits.pixels[i * PIXELS..][..PIXELS].iter().map(|x| 1.0 - x).collect())
+        .collect();
+    sheet(path, &tiles, 8)
+}
+
+/// The first filters, each from its least to its greatest weight.
+pub(crate) fn filters(path: &Path, weights: &[f32]) -> Result<()> {
+    let tiles: Vec<Vec<f32>> = weights
+        .chunks(9)
+        .map(|filter| {
+            let least = filter.iter().copied().fold(f32::INFINITY, f32::min);
+            let range = filter.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
+            filter.iter().map(|x| (x - least) / range.max(f32::MIN_POSITIVE)).collect()
+        })
+        .collect();
+    sheet(path, &tiles, 3)
+}
+
+/// Square tiles of `side` pixels, each enlarged to 64.
+fn sheet(path: &Path, tiles: &[Vec<f32>], side: usize) -> Result<()> {
+    const ROW: usize = 8;
+    const TILE: usize = 64;
+    const PITCH: usize = TILE + 8;
+    let rows = tiles.len().div_ceil(ROW).max(1);
+    let mut picture = GrayImage::from_pixel((ROW * PITCH) as u32, (rows * PITCH) as u32, Luma([200]));
+    for (i, tile) in tiles.iter().enumerate() {
+        for (y, x) in (0..TILE * TILE).map(|t| (t / TILE, t % TILE)) {
+            let value = tile[y * side / TILE * side + x * side / TILE];
+            let place = [i % ROW * PITCH + 4 + x, i / ROW * PITCH + 4 + y];
+            picture.put_pixel(place[0] as u32, place[1] as u32, Luma([(255.0 * value) as u8]));
+        }
+    }
+    picture.save(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! A pooling that is checked and cut into tasks, ready to run.
+
+use crate::forward::{Counts, Max, Sum};
+use crate::line::Line;
+use crate::{Pool2d, PoolGeometry, Reduction, backward, forward};
+use convolve_core::{BlockMut, Cut, Error, Layout, Par, Update, Workspace, lines};
+use convolve_simd::{Isa, Simd, dispatch};
+use core::ops::Range;
+
+/// A checked pooling with everything decided. `Send + Sync`, holds no buffers.
+///
+/// ```
+/// use convolve_core::Par;
+/// use convolve_pool::Pool2d;
+/// let plan = Pool2d::max(1, 2).input(4).plan(convolve_simd::Isa::best(), 1)?;
+/// let mut dst = [0.0; 4];
+/// let src: Vec<f32> = (0..16).map(|i| i as f32).collect();
+/// plan.forward(&src, &mut dst, &mut plan.workspace()?, Par::Seq)?;
+/// assert_eq!(dst, [5.0, 7.0, 13.0, 15.0]);
+/// # Ok::<(), convolve_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pooling {
+    pub(crate) geometry: PoolGeometry,
+    pub(crate) line: Line,
+    /// Where the first output of a line finds each tap.
+    pub(crate) taps: Vec<usize>,
+    /// Rows of each row of windows.
+    pub(crate) windows: Vec<Window>,
+    /// What sums are divided by; none for maxima.
+    pub(crate) counts: Option<Counts>,
+    /// One output per line, of neighbouring numbers.
+    pub(crate) whole_line: bool,
+    /// One output per image, of all of it.
+    pub(crate) whole_image: bool,
+    /// Windows of two columns side by side, in NCHW.
+    pub(crate) pairs: bool,
+    /// Windows of 2 x 2 pixels side by side.
+    pub(crate) squares: bool,
+    /// Columns of a window, if its taps are read without a line, in NHWC.
+    pub(crate) pixels: Option<usize>,
+    /// Outputs of a row whose windows lie in the image.
+    pub(crate) inner: Range<usize>,
+    /// Whether a window may hang over the image.
+    pub(crate) padded: bool,
+    isa: Isa,
+    threads: usize,
+}
+
+/// The rows of the image under a row of windows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// The first one.
+    pub(crate) first: usize,
+    /// How many, a dilation apart.
+    pub(crate) taps: usize,
+}
+
+/// Floats of `src` that make a task worth while.
+const TASK: usize = 32 << 10;
+/// Most taps of a window and most pixels of padding, per axis: counts are exact in f32, and tables stay small.
+const MOST: usize = 1 << 24;
+
+impl Pool2d {
+    /// Checks the problem and prepares it for an instruction set and so many threads (they size the workspace, never the result).
+    ///
+    /// # Errors
+    /// As [`geometry`](Self::geometry); a window or a padding of more than 2^24 pixels along an axis; no memory.
+    ///
+    /// ```
+    /// use convolve_pool::Pool2d;
+    /// assert!(Pool2d::average(8, 2).input(6).plan(convolve_simd::Isa::best(), 1).is_ok());
+    /// ```
+    pub fn plan(self, isa: Isa, threads: usize) -> Result<Pooling, Error> {
+        Pooling::new(self.geometry()?, isa, threads)
+    }
+}
+
+/// A table of `len` entries.
+fn table<T>(len: usize, entry: impl FnMut(usize) -> T) -> Result<Vec<T>, Error> {
+    let mut table = Vec::new();
+    table.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { floats: len })?;
+    table.extend((0..len).map(entry));
+    Ok(table)
+}
+
+impl Pooling {
+    fn new(geometry: PoolGeometry, isa: Isa, threads: usize) -> Result<Self, Error> {
+        let (pool, output) = (geometry.pool(), geometry.output());
+        let [[top, bottom], [left, right]] = geometry.padding();
+        let limited = [
+            ("kernel height", pool.kernel[0]),
+            ("kernel width", pool.kernel[1]),
+            ("padding", top.max(bottom).max(left).max(right)),
+        ];
+        for (parameter, value) in limited {
+            if value > MOST {
+                let reason = "it must be at most 2^24, so that f32 counts it exactly";
+                return Err(Error::Parameter { parameter, value, reason });
+            }
+        }
+        let channels = if pool.layout == Layout::Nhwc { pool.channels } else { 1 };
+        let line = Line::new(&geometry, channels);
+        let taps = table(pool.kernel[1], |k| line.tap(k))?;
+        let counts = match pool.reduction {
+            Reduction::Max { .. } => None,
+            Reduction::Average { .. } => {
+                let mut rows = table(output[0], |oh| geometry.count(0, oh))?;
+                let first = geometry.count(1, 0);
+                let same = (0..output[1]).all(|ow| geometry.count(1, ow) == first);
+                let columns = if same { 1 } else { line.outputs() };
+                let mut columns = table(columns, |j| geometry.count(1, j / channels))?;
+                let power = |count: &f32| count.to_bits() & 0x7f_ffff == 0;
+                let reciprocal = rows.iter().all(power) && columns.iter().all(power);
+                if reciprocal {
+                    rows.iter_mut().chain(&mut columns).for_each(|count| *count = count.recip());
+                }
+                Some(Counts { rows, columns, reciprocal })
+            }
+        };
+        let whole_line = line.outputs() == 1 && line.in_order() && pool.dilation[1] == 1;
+        let inside =
+            |axis: usize| (0..output[axis]).all(|o| geometry.taps(axis, o).len() == pool.kernel[axis]);
+        let padded = !(inside(0) && inside(1));
+        let windows = table(output[0], |oh| {
+            let taps = geometry.taps(0, oh);
+            let first = if taps.is_empty() { 0 } else { geometry.pixel(0, oh, taps.start) };
+            Window { first, taps: taps.len() }
+        })?;
+        let whole_image =
+            whole_line && pool.dilation[0] == 1 && output[0] == 1 && pool.kernel == pool.input && !padded;
+        let pairs = line.phases == 2
+            && taps.as_slice() == [0, line.pitch]
+            && left == 0
+            && output[1] * 2 <= pool.input[1];
+        let pixels = (pool.layout == Layout::Nhwc
+            && channels >= isa.lanes()
+            && pool.stride[1] > 1
+            && output[1] > 1
+            && taps.len() <= 3)
+            .then_some(taps.len());
+        let whole = |ow: &usize| geometry.taps(1, *ow).len() == pool.kernel[1];
+        let start = (0..output[1]).find(whole).unwrap_or(output[1]);
+        let inner = start..(start..output[1]).rfind(whole).map_or(start, |last| last + 1);
+        let pixels = pixels.filter(|_| !inner.is_empty());
+        let squares = pool.kernel == [2, 2] && pool.stride == [2, 2] && pool.dilation == [1, 1] && !padded;
+        Ok(Self {
+            squares,
+            pixels,
+            inner,
+            geometry,
+            line,
+            taps,
+            windows,
+            counts,
+            whole_line,
+            whole_image,
+            pairs,
+            padded,
+            isa,
+            threads: threads.max(1),
+        })
+    }
+
+    /// The checked problem.
+    /// ```
+    /// # use convolve_pool::Pool2d;
+    /// let plan = Pool2d::max(1, 2).input(4).plan(convolve_simd::Isa::best(), 1)?;
+    /// assert_eq!(plan.geometry().output(), [2, 2]);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn geometry(&self) -> &PoolGeometry {
+        &self.geometry
+    }
+
+    /// The instruction set that it runs on.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Numbers of a row of an image: of one channel in NCHW, of all in NHWC.
+    pub(crate) fn row_len(&self) -> usize {
+        self.line.width * self.line.channels
+    }
+
+    /// From one row of a window to the next.
+    pub(crate) fn row_step(&self) -> usize {
+        self.geometry.pool().dilation[0] * self.row_len()
+    }
+
+    /// Planes in NCHW, images in NHWC.
+    fn images(&self) -> usize {
+        let pool = self.geometry.pool();
+        pool.batch * (pool.channels / self.line.channels)
+    }
+
+    fn max(&self) -> bool {
+        self.counts.is_none()
+    }
+
+    fn lane_len(&self) -> usize {
+        lines(
+            self.line.len.max(backward::lane_len(&self.geometry, &self.line, self.max())).min(usize::MAX / 2),
+        )
+    }
+
+    /// Floats of workspace that a run needs, forward or backward, for all threads planned for.
+    /// ```
+    /// # use convolve_pool::Pool2d;
+    /// let plan = Pool2d::max(1, 2).input(4).plan(convolve_simd::Isa::best(), 1)?;
+    /// assert_eq!(plan.workspace_len(), plan.workspace()?.len());
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn workspace_len(&self) -> usize {
+        self.lane_len().saturating_mul(self.threads)
+    }
+
+    /// A workspace of the right size; reuse it from run to run.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn workspace(&self) -> Result<Workspace, Error> {
+        Workspace::new(self.workspace_len())
+    }
+
+    fn check(&self, name: &'static str, got: usize, dst: bool) -> Result<(), Error> {
+        let (pool, geometry) = (self.geometry.pool(), &self.geometry);
+        let [height, width] = if dst { geometry.output() } else { pool.input };
+        let expected = if dst { geometry.dst_len() } else { geometry.src_len() };
+        if got == expected {
+            return Ok(());
+        }
+        let shape = match pool.layout {
+            Layout::Nchw => format!("[{}, {}, {height}, {width}] NCHW", pool.batch, pool.channels),
+            Layout::Nhwc => format!("[{}, {height}, {width}, {}] NHWC", pool.batch, pool.channels),
+        };
+        let one = pool.channels * height * width;
+        let hint = if got != 0 && got.is_multiple_of(one) {
+            format!("; did you mean batch = {}?", got / one)
+        } else {
+            String::new()
+        };
+        Err(Error::Length { operand: name, shape, expected, got, hint })
+    }
+
+    fn enough(&self, workspace: &[f32]) -> Result<(), Error> {
+        let (expected, got) = (self.workspace_len(), workspace.len());
+        if got >= expected {
+            return Ok(());
+        }
+        let (shape, hint) =
+            (format!("pooling on {} threads", self.threads), "; make it with `plan.workspace()`".to_string());
+        Err(Error::Length { operand: "workspace", shape, expected, got, hint })
+    }
+
+    /// Tasks of about [`TASK`] floats: several images, or bands of at least `least` rows of one.
+    fn cuts(&self, rows: usize, per_row: usize, least: usize) -> [Cut; 3] {
+        let plane = rows * per_row;
+        let images = (TASK / plane.max(1)).max(1);
+        let band = if images > 1 { rows } else { (TASK / per_row.max(1)).max(least).next_multiple_of(2) };
+        [
+            Cut { unit: self.images().max(1), block: images },
+            Cut { unit: rows, block: band.min(rows) },
+            Cut::whole(usize::MAX / 2),
+        ]
+    }
+
+    /// `dst` = the pooled `src`. O(elements of `src`); a windowful of rows is read from the cache.
+    ///
+    /// Shapes: `src` `[N, C, H, W]`, `dst` `[N, C, OH, OW]`, or `[N, H, W, C]` and `[N, OH, OW, C]` by the layout. The workspace holds garbage
+    /// before and after.
+    ///
+    /// # Errors
+    /// A slice of the wrong length; `dst` is then not touched.
+    ///
+    /// ```
+    /// use convolve_core::Par;
+    /// use convolve_pool::Pool2d;
+    /// let plan = Pool2d::average(1, [1, 2]).input([1, 4]).plan(convolve_simd::Isa::best(), 1)?;
+    /// let mut dst = [0.0; 2];
+    /// plan.forward(&[1.0, 2.0, 3.0, 5.0], &mut dst, &mut plan.workspace()?, Par::Seq)?;
+    /// assert_eq!(dst, [1.5, 4.0]);
+    /// let error = plan.forward(&[1.0; 8], &mut dst, &mut plan.workspace()?, Par::Seq).unwrap_err();
+    /// assert_eq!(error.to_string(), "src has 8 elements, but [1, 1, 1, 4] NCHW needs 4; did you mean batch = 2?");
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn forward(
+        &self,
+        src: &[f32],
+        dst: &mut [f32],
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) -> Result<(), Error> {
+        self.check("src", src.len(), false)?;
+        self.check("dst", dst.len(), true)?;
+        self.enough(workspace)?;
+        let [height, _] = self.geometry.output();
+        let cuts = self.cuts(
+            height,
+            self.row_len() * self.geometry.pool().stride[0].min(self.geometry.pool().input[0]),
+            1,
+        );
+        let extent = [self.images(), height, self.line.outputs()];
+        dispatch!(self.isa, s => forward_on(s, self, src, BlockMut::new(dst, extent), cuts, workspace, par));
+        Ok(())
+    }
+
+    /// `diff_src` = the gradient of `src`, which is read only for maxima (for averages it may be empty). O(elements of `src`) times, for
+    /// maxima, the taps per pixel.
+    ///
+    /// Shapes as [`forward`](Self::forward). Each pixel adds up its windows in a fixed order.
+    ///
+    /// # Errors
+    /// A slice of the wrong length; `diff_src` is then not touched.
+    ///
+    /// ```
+    /// use convolve_core::{Par, Update};
+    /// use convolve_pool::Pool2d;
+    /// let plan = Pool2d::max(1, [1, 2]).input([1, 3]).stride(1).plan(convolve_simd::Isa::best(), 1)?;
+    /// let mut diff_src = [0.0; 3];
+    /// plan.backward(&[1.0, 7.0, 2.0], &[10.0, 1.0], &mut diff_src, Update::Overwrite, &mut plan.workspace()?, Par::Seq)?;
+    /// assert_eq!(diff_src, [0.0, 11.0, 0.0]);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn backward(
+        &self,
+        src: &[f32],
+        diff_dst: &[f32],
+        diff_src: &mut [f32],
+        update: Update,
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) -> Result<(), Error> {
+        if self.max() || !src.is_empty() {
+            self.check("src", src.len(), false)?;
+        }
+        self.check("diff_dst", diff_dst.len(), true)?;
+        self.check("diff_src", diff_src.len(), false)?;
+        self.enough(workspace)?;
+        let [height, _] = self.geometry.pool().input;
+        let cuts = self.cuts(height, self.row_len(), 4 * backward::ring_rows(&self.geometry));
+        let block = BlockMut::new(diff_src, [self.images(), height, self.row_len()]);
+        let operands = (src, diff_dst, update);
+        dispatch!(self.isa, s => backward_on(s, self, operands, block, cuts, workspace, par));
+        Ok(())
+    }
+}
+
+fn forward_on<S: Simd>(
+    s: S,
+    plan: &Pooling,
+    src: &[f32],
+    dst: BlockMut<'_, f32>,
+    cuts: [Cut; 3],
+    workspace: &mut [f32],
+    par: Par<'_>,
+) {
+    dst.for_each_piece(cuts, par, workspace, plan.lane_len(), &|ranges, mut dst, lane| {
+        let line = &mut lane[..plan.line.len];
+        s.vectorize(
+            #[inline(always)]
+            |s| match plan.max() {
+                true => forward::piece::<S, Max>(s, plan, src, &ranges, &mut dst, line),
+                false => forward::piece::<S, Sum>(s, plan, src, &ranges, &mut dst, line),
+            },
+        );
+    });
+}
+
+fn backward_on<S: Simd>(
+    s: S,
+    plan: &Pooling,
+    (src, diff_dst, update): (&[f32], &[f32], Update),
+    diff_src: BlockMut<'_, f32>,
+    cuts: [Cut; 3],
+    workspace: &mut [f32],
+    par: Par<'_>,
+) {
+    let ties = match plan.geometry.pool().reduction {
+        Reduction::Max { ties } => Some(ties),
+        Reduction::Average { .. } => None,
+    };
+    diff_src.for_each_piece(cuts, par, workspace, plan.lane_len(), &|ranges, mut diff_src, lane| {
+        s.vectorize(
+            #[inline(always)]
+            |s| backward::piece(s, plan, ties, src, diff_dst, &ranges, &mut diff_src, lane, update),
+        );
+    });
+}
