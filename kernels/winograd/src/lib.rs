@@ -1,0 +1,116 @@
+//! Winograd convolution: fewer multiplications than taps.
+#![forbid(unsafe_code)]
+
+mod matrices;
+mod phase;
+#[expect(
+    clippy::needless_range_loop,
+    reason = "values in registers must be indexed by constants of unrolled loops"
+)]
+mod transform;
+
+use convolve_core::{
+    Accuracy, Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported,
+};
+use convolve_simd::{Isa, Simd, dispatch};
+use matrices::{Cook, Scheme};
+use phase::PhaseRunner;
+use transform::{Kernel, Transforms};
+
+/// Winograd convolution with one size of tile.
+///
+/// ```
+/// use convolve_core::{Algorithm, Forward};
+/// assert_eq!(Algorithm::<Forward>::name(&convolve_winograd::F4X3), "winograd-f4x3");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Winograd {
+    name: &'static str,
+    class: Accuracy,
+    /// Outputs of a tile, height and width.
+    outputs: [usize; 2],
+    /// Taps.
+    kernel: [usize; 2],
+    refusal: &'static str,
+    transforms: fn(Isa) -> Box<dyn Transforms>,
+}
+
+macro_rules! winograd {
+    ($(#[$doc:meta])* $id:ident = $name:literal, $class:ident, [$my:literal, $mx:literal] of [$ry:literal, $rx:literal]) => {
+        $(#[$doc])*
+        pub static $id: Winograd = Winograd {
+            name: $name,
+            class: Accuracy::$class,
+            outputs: [$my, $mx],
+            kernel: [$ry, $rx],
+            refusal: concat!("the kernel is not ", $ry, "x", $rx),
+            transforms: |isa| dispatch!(isa, s => transforms::<_, Cook<$my, $ry>, Cook<$mx, $rx>, { $my + $ry - 1 }, { $mx + $rx - 1 }, $my, $mx>(s)),
+        };
+    };
+}
+
+fn transforms<
+    S: Simd,
+    Y: Scheme<NY>,
+    X: Scheme<NX>,
+    const NY: usize,
+    const NX: usize,
+    const MY: usize,
+    const MX: usize,
+>(
+    s: S,
+) -> Box<dyn Transforms> {
+    Box::new(Kernel::<S, Y, X, NY, NX, MY, MX> { s, schemes: core::marker::PhantomData })
+}
+
+winograd! {
+    /// F(4x4, 3x3).
+    F4X3 = "winograd-f4x3", Standard, [4, 4] of [3, 3]
+}
+winograd! {
+    /// F(2x2, 3x3).
+    F2X3 = "winograd-f2x3", Standard, [2, 2] of [3, 3]
+}
+
+/// All of them.
+pub static ALL: &[&Winograd] = &[&F4X3, &F2X3];
+
+impl Winograd {
+    fn phases(&self, problem: &Problem, direction: Direction) -> Result<PhaseRunner, Unsupported> {
+        let conv = problem.geometry.conv();
+        if problem.accuracy < self.class {
+            return Err(Unsupported("its error bound is larger than the accuracy class allows"));
+        }
+        if conv.kernel != self.kernel {
+            return Err(Unsupported(self.refusal));
+        }
+        if conv.stride != [1, 1] {
+            return Err(Unsupported("the stride is not 1"));
+        }
+        if (0..2).any(|axis| conv.kernel[axis] > 1 && conv.dilation[axis] != 1) {
+            return Err(Unsupported("the dilation is not 1"));
+        }
+        if problem.geometry.group_in().max(problem.geometry.group_out()) > transform::MAX_CHANNELS {
+            return Err(Unsupported("a group has more than 16384 channels"));
+        }
+        Ok(PhaseRunner::new(problem, direction, self.outputs, (self.transforms)(problem.isa)))
+    }
+}
+
+macro_rules! phases {
+    ($pass:ident) => {
+        impl Algorithm<$pass> for Winograd {
+            fn name(&self) -> &'static str {
+                self.name
+            }
+            fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+                Ok(self.phases(problem, Direction::$pass)?.estimate())
+            }
+            fn build(&self, problem: &Problem) -> Box<dyn Execute<$pass>> {
+                Box::new(self.phases(problem, Direction::$pass).expect("`estimate` accepted"))
+            }
+        }
+    };
+}
+phases!(Forward);
+phases!(BackwardData);
