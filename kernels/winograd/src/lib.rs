@@ -1,6 +1,7 @@
 //! Winograd convolution: fewer multiplications than taps.
 #![forbid(unsafe_code)]
 
+mod backward_weights;
 mod matrices;
 mod phase;
 #[expect(
@@ -9,8 +10,10 @@ mod phase;
 )]
 mod transform;
 
+use backward_weights::GradientRunner;
 use convolve_core::{
-    Accuracy, Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported,
+    Accuracy, Algorithm, BackwardData, BackwardWeights, Direction, Estimate, Execute, Forward, Problem,
+    Unsupported,
 };
 use convolve_simd::{Isa, Simd, dispatch};
 use matrices::{Cook, Scheme};
@@ -44,7 +47,7 @@ macro_rules! winograd {
             outputs: [$my, $mx],
             kernel: [$ry, $rx],
             refusal: concat!("the kernel is not ", $ry, "x", $rx),
-            transforms: |isa| dispatch!(isa, s => transforms::<_, Cook<$my, $ry>, Cook<$mx, $rx>, { $my + $ry - 1 }, { $mx + $rx - 1 }, $my, $mx>(s)),
+            transforms: |isa| dispatch!(isa, s => transforms::<_, Cook<$my, $ry>, Cook<$mx, $rx>, { $my + $ry - 1 }, { $mx + $rx - 1 }, $my, $mx, $ry, $rx>(s)),
         };
     };
 }
@@ -57,10 +60,12 @@ fn transforms<
     const NX: usize,
     const MY: usize,
     const MX: usize,
+    const RY: usize,
+    const RX: usize,
 >(
     s: S,
 ) -> Box<dyn Transforms> {
-    Box::new(Kernel::<S, Y, X, NY, NX, MY, MX> { s, schemes: core::marker::PhantomData })
+    Box::new(Kernel::<S, Y, X, NY, NX, MY, MX, RY, RX> { s, schemes: core::marker::PhantomData })
 }
 
 winograd! {
@@ -76,7 +81,8 @@ winograd! {
 pub static ALL: &[&Winograd] = &[&F4X3, &F2X3];
 
 impl Winograd {
-    fn phases(&self, problem: &Problem, direction: Direction) -> Result<PhaseRunner, Unsupported> {
+    /// The sentence with which it declines.
+    fn refusal(&self, problem: &Problem) -> Result<(), Unsupported> {
         let conv = problem.geometry.conv();
         if problem.accuracy < self.class {
             return Err(Unsupported("its error bound is larger than the accuracy class allows"));
@@ -93,7 +99,17 @@ impl Winograd {
         if problem.geometry.group_in().max(problem.geometry.group_out()) > transform::MAX_CHANNELS {
             return Err(Unsupported("a group has more than 16384 channels"));
         }
+        Ok(())
+    }
+
+    fn phases(&self, problem: &Problem, direction: Direction) -> Result<PhaseRunner, Unsupported> {
+        self.refusal(problem)?;
         Ok(PhaseRunner::new(problem, direction, self.outputs, (self.transforms)(problem.isa)))
+    }
+
+    fn gradient(&self, problem: &Problem) -> Result<GradientRunner, Unsupported> {
+        self.refusal(problem)?;
+        Ok(GradientRunner::new(problem, self.outputs, (self.transforms)(problem.isa)))
     }
 }
 
@@ -114,3 +130,15 @@ macro_rules! phases {
 }
 phases!(Forward);
 phases!(BackwardData);
+
+impl Algorithm<BackwardWeights> for Winograd {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
+        Ok(self.gradient(problem)?.estimate())
+    }
+    fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
+        Box::new(self.gradient(problem).expect("`estimate` accepted"))
+    }
+}

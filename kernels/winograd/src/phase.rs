@@ -257,7 +257,7 @@ impl PhaseRunner {
         let epilogue = &task.finish.epilogue;
         let rows = task.rows.len().div_ceil(self.shape.outputs[0]);
         let count = task.images.len() * rows * self.shape.grid[1];
-        let mut tiles = [TileAt { image: 0, from: [0, 0], to: [0, 0] }; MAX_TILES];
+        let mut tiles = [TileAt::default(); MAX_TILES];
         for block in even(count, self.blocks.tiles) {
             let tiles = &mut tiles[..block.len()];
             self.tiles(task, block, origin, tiles);

@@ -116,7 +116,7 @@ pub(crate) struct Images<'a> {
 }
 
 /// What a stage needs of one tile: its row in the planes of products, and its first pixel, which may lie outside.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TileAt {
     /// Image of the task.
     pub(crate) image: usize,
@@ -167,7 +167,17 @@ pub(crate) const WIDTH: usize = 4;
 
 /// A pair of schemes on an instruction set.
 #[derive(Clone, Copy)]
-pub(crate) struct Kernel<S, Y, X, const NY: usize, const NX: usize, const MY: usize, const MX: usize> {
+pub(crate) struct Kernel<
+    S,
+    Y,
+    X,
+    const NY: usize,
+    const NX: usize,
+    const MY: usize,
+    const MX: usize,
+    const RY: usize,
+    const RX: usize,
+> {
     pub(crate) s: S,
     pub(crate) schemes: core::marker::PhantomData<(Y, X)>,
 }
@@ -309,7 +319,9 @@ impl<
     const NX: usize,
     const MY: usize,
     const MX: usize,
-> Transforms for Kernel<S, Y, X, NY, NX, MY, MX>
+    const RY: usize,
+    const RX: usize,
+> Transforms for Kernel<S, Y, X, NY, NX, MY, MX, RY, RX>
 {
     fn data(&self, images: &Images<'_>, tiles: &[TileAt], v: &mut [f32], strides: [usize; 2]) {
         self.s.vectorize(
@@ -379,10 +391,10 @@ impl<
                     for c in (0..columns).step_by(S::LANES) {
                         let zero = s.splat(0.0);
                         let taps =
-                            backward::<S, Y, X, NY, NX, MY, MX>(s, &products, row * pitch + c, zero, true);
-                        for i in 0..MY {
-                            for j in 0..MX {
-                                s.store_first(taps[i][j], &mut sums.row(i * MX + j, row)[c..]);
+                            backward::<S, Y, X, NY, NX, RY, RX>(s, &products, row * pitch + c, zero, true);
+                        for i in 0..RY {
+                            for j in 0..RX {
+                                s.store_first(taps[i][j], &mut sums.row(i * RX + j, row)[c..]);
                             }
                         }
                     }
@@ -395,18 +407,17 @@ impl<
         self.s.vectorize(
             #[inline(always)]
             |_| {
-                let [ry, rx] = [const { NY - MY + 1 }, const { NX - MX + 1 }];
-                let [gy, gx] = [Y::PARTS.g(ry), X::PARTS.g(rx)];
+                let [gy, gx] = [Y::PARTS.g(RY), X::PARTS.g(RX)];
                 for j in 0..NX {
                     let mut column = [[0.0; WIDTH]; NY];
-                    for (tap, row) in column.iter_mut().zip(taps.chunks_exact(rx)) {
+                    for (tap, row) in column.iter_mut().zip(taps.chunks_exact(RX)) {
                         for (factor, w) in gx[j].iter().zip(row) {
                             (0..WIDTH).for_each(|lane| tap[lane] += factor * w[lane]);
                         }
                     }
                     for i in 0..NY {
                         let mut sum = [0.0; WIDTH];
-                        for (factor, tap) in gy[i].iter().zip(&column[..ry]) {
+                        for (factor, tap) in gy[i].iter().zip(&column[..RY]) {
                             (0..WIDTH).for_each(|lane| sum[lane] += factor * tap[lane]);
                         }
                         u[j * NY + i] = sum.map(|x| x as f32);
@@ -458,4 +469,3 @@ fn backward<
     }
     outputs
 }
-
