@@ -21,6 +21,8 @@ impl Registered for Forward {
             &convolve_direct::Direct,
             &convolve_direct::Pointwise,
             &convolve_slide::Slide,
+            &convolve_winograd::F4X3,
+            &convolve_winograd::F2X3,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
         ]
@@ -33,6 +35,8 @@ impl Registered for BackwardData {
             &convolve_direct::Direct,
             &convolve_direct::Pointwise,
             &convolve_slide::Slide,
+            &convolve_winograd::F4X3,
+            &convolve_winograd::F2X3,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
         ]
@@ -45,6 +49,8 @@ impl Registered for BackwardWeights {
             &convolve_direct::Direct,
             &convolve_slide::Slide,
             &convolve_slide::Outer,
+            &convolve_winograd::F4X3,
+            &convolve_winograd::F2X3,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
         ]

@@ -16,7 +16,7 @@ use convolve_core::{
     Unsupported,
 };
 use convolve_simd::{Isa, Simd, dispatch};
-use matrices::{Cook, Scheme};
+use matrices::{Cook, Parts, Scheme, points};
 use phase::PhaseRunner;
 use transform::{Kernel, Transforms};
 
@@ -41,7 +41,7 @@ pub struct Winograd {
 macro_rules! winograd {
     ($(#[$doc:meta])* $id:ident = $name:literal, $class:ident, [$my:literal, $mx:literal] of [$ry:literal, $rx:literal]) => {
         $(#[$doc])*
-        pub static $id: Winograd = Winograd {
+        pub const $id: Winograd = Winograd {
             name: $name,
             class: Accuracy::$class,
             outputs: [$my, $mx],
@@ -78,9 +78,23 @@ winograd! {
 }
 
 /// All of them.
-pub static ALL: &[&Winograd] = &[&F4X3, &F2X3];
+pub const ALL: &[&Winograd] = &[&F4X3, &F2X3];
 
 impl Winograd {
+    /// How much rounding errors grow: |A|^T (|G| . |B| 1) of both axes. See [`Algorithm::amplification`].
+    ///
+    /// ```
+    /// use convolve_winograd::{F2X3, F4X3};
+    /// assert!(F2X3.amplification() < F4X3.amplification());
+    /// ```
+    pub fn amplification(&self) -> f64 {
+        let axis = |a: usize| {
+            let [m, r] = [self.outputs[a], self.kernel[a]];
+            Parts::new(points(m + r - 1)).amplification(m, r)
+        };
+        axis(0) * axis(1)
+    }
+
     /// The sentence with which it declines.
     fn refusal(&self, problem: &Problem) -> Result<(), Unsupported> {
         let conv = problem.geometry.conv();
@@ -119,6 +133,9 @@ macro_rules! phases {
             fn name(&self) -> &'static str {
                 self.name
             }
+            fn amplification(&self) -> f64 {
+                Winograd::amplification(self)
+            }
             fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
                 Ok(self.phases(problem, Direction::$pass)?.estimate())
             }
@@ -134,6 +151,9 @@ phases!(BackwardData);
 impl Algorithm<BackwardWeights> for Winograd {
     fn name(&self) -> &'static str {
         self.name
+    }
+    fn amplification(&self) -> f64 {
+        Winograd::amplification(self)
     }
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
         Ok(self.gradient(problem)?.estimate())

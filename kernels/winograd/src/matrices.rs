@@ -113,13 +113,24 @@ impl Parts {
         g[0][0] = self.at_zero;
         g[n - 1][r - 1] = 1.0;
         for p in 0..self.pairs {
-            for k in 0..r {
-                let value = self.power(p, k) * self.at_pair[p];
-                g[2 * p + 1][k] = value;
-                g[2 * p + 2][k] = if k % 2 == 0 { value } else { -value };
+            for (k, sign) in (0..r).zip([1.0, -1.0].into_iter().cycle()) {
+                g[2 * p + 1][k] = self.power(p, k) * self.at_pair[p];
+                g[2 * p + 2][k] = sign * g[2 * p + 1][k];
             }
         }
         g
+    }
+
+    /// By how much rounding errors grow in one dimension: over all outputs and taps, the greatest sum over the products of |A| |G| times the
+    /// sum of |B| of a row, where 1 would be the product itself. The same for weight gradients, which exchange A and G.
+    pub(crate) fn amplification(&self, m: usize, r: usize) -> f64 {
+        let (at, g, bt) = (self.at(m), self.g(r), self.bt());
+        let path = |o: usize, k: usize| -> f64 {
+            (0..2 * self.pairs + 2)
+                .map(|i| (at[o][i] * g[i][k]).abs() * bt[i].iter().map(|b| b.abs()).sum::<f64>())
+                .sum()
+        };
+        (0..m).flat_map(|o| (0..r).map(move |k| (o, k))).map(|(o, k)| path(o, k)).fold(1.0, f64::max)
     }
 
     /// A^T as a matrix, m x n.

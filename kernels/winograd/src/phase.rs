@@ -388,13 +388,12 @@ impl Phased for PhaseRunner {
                 for j in (0..nr).step_by(WIDTH) {
                     let first = panel * nr + j;
                     let valid = self.sides.output.channels.saturating_sub(first).min(WIDTH);
-                    for tap in 0..taps {
+                    for (tap, g) in g[..taps].iter_mut().enumerate() {
                         let k = [rows.k(tap / columns.count), columns.k(tap % columns.count)];
                         let (start, [out_stride, in_stride]) = self.sides.weight(group, k);
-                        g[tap] = [0.0; WIDTH];
+                        *g = [0.0; WIDTH];
                         for lane in 0..valid {
-                            g[tap][lane] =
-                                weights[start + (first + lane) * out_stride + c * in_stride].into();
+                            g[lane] = weights[start + (first + lane) * out_stride + c * in_stride].into();
                         }
                     }
                     self.transforms.weights(&g[..taps], &mut u[..products]);
