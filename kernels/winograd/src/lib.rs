@@ -1,9 +1,50 @@
-//! Winograd convolution: fewer multiplications than taps.
+//! Winograd convolution: fewer multiplications than taps, in all three passes.
+//!
+//! # How Winograd works here
+//!
+//! Two outputs of a filter of three taps are `y0 = d0 g0 + d1 g1 + d2 g2` and `y1 = d1 g0 + d2 g1 + d3 g2`: six multiplications. Four do. With
+//!
+//! ```text
+//! m0 = (d0 - d2) g0                       m1 = (d1 + d2) (g0 + g1 + g2) / 2
+//! m3 = (d3 - d1) g2                       m2 = (d2 - d1) (g0 - g1 + g2) / 2
+//! ```
+//!
+//! the sum `m1 + m2` is `d2 g0 + d1 g1 + d2 g2`, so adding `m0` leaves `y0`; the difference `m1 - m2` is `d1 g0 + d2 g1 + d1 g2`, so adding
+//! `m3` leaves `y1`. The factors of g are made once, when weights are packed; those of d are four additions. This is F(2, 3).
+//!
+//! Where it comes from: the sums of products are coefficients of a product of polynomials, a polynomial is known from its values at enough
+//! points, and the values multiply. Here the points are 0, 1, -1 and infinity: `g0`, `g0 + g1 + g2`, `g0 - g1 + g2` and `g2` are the values of
+//! `g0 + g1 x + g2 x^2` there. Any m outputs of r taps take m + r - 1 products that way (Winograd 1980), and the three steps are matrices,
+//! `y = A^T [(G g) . (B^T d)]` (`matrices.rs`). In two dimensions each is applied to rows and to columns (Lavin and Gray 2015), so F(4x4, 3x3) makes 16
+//! outputs from 36 products where the definition takes 144: a quarter.
+//!
+//! The products of one frequency, over all tiles and channels, are a matrix product, and that is where the time is spent:
+//!
+//! ```text
+//! V[tile][C] = B^T d B        M[tile][K] = V U        y = A^T M A        once for each of the 36 products
+//! ```
+//!
+//! | pass | `d` | `g` | code |
+//! |---|---|---|---|
+//! | forward | tiles of `src` | weights, packed | `phase` |
+//! | backward-data | tiles of `diff_dst` | weights turned around, packed | `phase` |
+//! | backward-weights | tiles of `src` | tiles of `diff_dst`: F(3x3, 4x4) | `backward_weights` |
+//!
+//! All transforms are one nest over even and odd parts (`transform`), lanes are channels, and NCHW is transposed on the way in and out.
+//!
+//! # What it costs in accuracy
+//!
+//! A transform rounds, and what it rounds may be larger than what comes out. How much is computed from the matrices
+//! ([`Winograd::amplification`]), and planners that ask for [`Accuracy::Strict`] are refused. Points matter more than anything else, and
+//! cost no time: {0, 5/8, -5/8, 3/2, -3/2, infinity} halves the error of the textbook's {0, 1, -1, 2, -2, infinity}.
+//!
 #![forbid(unsafe_code)]
 
 mod backward_weights;
 mod matrices;
 mod phase;
+#[cfg(test)]
+mod tests;
 #[expect(
     clippy::needless_range_loop,
     reason = "values in registers must be indexed by constants of unrolled loops"
@@ -69,18 +110,47 @@ fn transforms<
 }
 
 winograd! {
-    /// F(4x4, 3x3).
+    /// F(4x4, 3x3), and F(3x3, 4x4) for weight gradients: 36 products where the definition takes 144.
     F4X3 = "winograd-f4x3", Standard, [4, 4] of [3, 3]
 }
 winograd! {
-    /// F(2x2, 3x3).
+    /// F(2x2, 3x3): 16 products instead of 36, and errors no larger than those of plain sums.
     F2X3 = "winograd-f2x3", Standard, [2, 2] of [3, 3]
+}
+winograd! {
+    /// F(6x6, 3x3): 64 products instead of 324, with errors some five times as large.
+    F6X3 = "winograd-f6x3", Relaxed, [6, 6] of [3, 3]
+}
+winograd! {
+    /// F(2x2, 5x5): 36 products instead of 100.
+    F2X5 = "winograd-f2x5", Standard, [2, 2] of [5, 5]
+}
+winograd! {
+    /// F(4x4, 5x5): 64 products instead of 400.
+    F4X5 = "winograd-f4x5", Relaxed, [4, 4] of [5, 5]
+}
+winograd! {
+    /// F(4, 3) along rows, for kernels of one row: two rows of 6 products instead of 12.
+    F4X1X3 = "winograd-f4-1x3", Standard, [2, 4] of [1, 3]
+}
+winograd! {
+    /// F(4, 3) along columns, for kernels of one column.
+    F4X3X1 = "winograd-f4-3x1", Standard, [4, 2] of [3, 1]
 }
 
 /// All of them.
-pub const ALL: &[&Winograd] = &[&F4X3, &F2X3];
+///
+/// ```
+/// assert!(convolve_winograd::ALL.iter().any(|winograd| winograd.name() == "winograd-f2x5"));
+/// ```
+pub const ALL: &[&Winograd] = &[&F4X3, &F2X3, &F6X3, &F2X5, &F4X5, &F4X1X3, &F4X3X1];
 
 impl Winograd {
+    /// As [`Algorithm::name`], of any pass.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// How much rounding errors grow: |A|^T (|G| . |B| 1) of both axes. See [`Algorithm::amplification`].
     ///
     /// ```
