@@ -5,7 +5,7 @@
 //! ```
 
 use convolve_core::{
-    Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, Caches, Conv2d, Epilogue, Execute, Forward,
+    Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, Caches, Conv2d, Epilogue, Forward,
     ForwardArgs, Layout, Par, Problem, Update, definition,
 };
 use convolve_simd::Isa;

@@ -12,7 +12,7 @@
 //! The sum wants to be long, a hundred tiles and more, so that M is seldom loaded and stored; V and D may then lie beyond L2, as each is read
 //! in order. Parts of the tiles are tasks of their own, added in order: they cost a transform of M each and nothing else.
 
-use crate::phase::{even, odd_lines};
+use crate::phase::{distinct, even, longest, odd_lines};
 use crate::transform::{Images, TileAt, Transforms};
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
@@ -98,14 +98,19 @@ impl Lens {
         }
     }
 
-    /// Floats of each part, in order. A run of the micro-kernel may look at a row behind its last.
-    fn parts(&self) -> [usize; 6] {
-        let [m, v, d] = [self.m, self.v, self.d].map(|extent| extent.iter().product::<usize>());
-        [lines(self.sums), m, v + self.v[2], d + self.d[2], self.copies[0], self.copies[1]]
+    /// Floats of V, D and the copies, in order. A run of the micro-kernel may look at a row behind its last.
+    fn parts(&self) -> [usize; 4] {
+        let [v, d] = [self.v, self.d].map(|extent| extent.iter().product::<usize>());
+        [v + self.v[2], d + self.d[2], self.copies[0], self.copies[1]]
+    }
+
+    /// Floats of those, or of the sums, which take their place at the end.
+    fn front(&self) -> usize {
+        lines(self.parts().iter().sum::<usize>().max(self.sums))
     }
 
     fn total(&self) -> usize {
-        lines(self.parts().iter().sum())
+        self.front() + lines(self.m.iter().product())
     }
 }
 
@@ -116,42 +121,23 @@ impl GradientRunner {
         let grid = [0, 1].map(|a| geometry.output()[a].div_ceil(outputs[a]));
         let count = geometry.conv().batch * grid[0] * grid[1];
         let shape = Shape { outputs, tile, products: tile[0] * tile[1], grid, count };
-        let (group_out, group_in) = (geometry.group_out(), geometry.group_in());
-        let mut best: Option<(f64, usize, WeightCuts, usize, f64)> = None;
-        let kernels = ukernels(problem.isa);
-        for (k, kernel) in kernels.iter().enumerate() {
-            let (mr, nr) = (kernel.mr(), kernel.nr());
-            for (n_oc, n_ic) in [1, 2, 3, 4, 6, 8, 16, 32]
-                .into_iter()
-                .flat_map(|o| [1, 2, 3, 4, 6, 8, 16, 32].map(|i| (o, i)))
-            {
-                let oc = group_out.div_ceil(n_oc).next_multiple_of(mr).min(group_out);
-                let ic = group_in.div_ceil(n_ic).next_multiple_of(nr).min(group_in);
-                for most in [32, 64, 112, 196] {
-                    let tiles = count.max(1).div_ceil(count.max(1).div_ceil(most));
-                    let lens = Lens::new(&geometry, &shape, [oc, ic], tiles, nr);
-                    if lens.total() > MAX_LANE && (oc > mr || ic > nr || tiles > 32) {
-                        continue;
-                    }
-                    let mut cuts = WeightCuts { block: [oc, ic], parts: 1 };
-                    let boxes = cuts.boxes(&geometry);
-                    let room = MAX_PARTIAL / (boxes * lens.sums).max(1);
-                    let chunks = count.div_ceil(tiles).max(1);
-                    if geometry.macs() >= MACS {
-                        cuts.parts = 4usize.div_ceil(boxes).min(chunks).min(room).max(1);
-                    }
-                    let cycles = price(problem, &shape, kernel.as_ref(), &cuts, tiles, &lens);
-                    let tasks = boxes * cuts.parts;
+        let (cycles, kernel, cuts, tiles) = ukernels(problem.isa)
+            .into_iter()
+            .map(|kernel| {
+                let candidates = candidates(problem, &shape, kernel.as_ref());
+                let priced = candidates.into_iter().map(|(cuts, tiles, lens)| {
+                    let tasks = cuts.boxes(&geometry) * cuts.parts;
                     let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
-                    let cost = cycles * (4.0 + wait(2) + wait(4)) / 6.0;
-                    if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
-                        best = Some((cost, k, cuts, tiles, cycles));
-                    }
-                }
-            }
-        }
-        let (_, k, cuts, tiles, cycles) = best.expect("there is a cut");
-        let kernel = kernels.into_iter().nth(k).expect("it is one of them");
+                    let cycles = price(problem, &shape, kernel.as_ref(), &cuts, tiles, &lens);
+                    (cycles * (4.0 + wait(2) + wait(4)) / 6.0, cycles, cuts, tiles)
+                });
+                let cheapest = priced.min_by(|a, b| a.0.total_cmp(&b.0));
+                let (cost, cycles, cuts, tiles) = cheapest.expect("the smallest boxes are a candidate");
+                (cost, (cycles, kernel, cuts, tiles))
+            })
+            .min_by(|(a, _), (b, _)| a.total_cmp(b))
+            .expect("an instruction set has micro-kernels")
+            .1;
         Self { geometry, transforms, kernel, shape, cuts, tiles, threads: problem.threads, cycles }
     }
 
@@ -175,7 +161,8 @@ impl GradientRunner {
     ) -> usize {
         let (oc, ic) = (task.oc.len(), task.ic.len());
         let lens = self.lens();
-        let [sums, m, v, d, src, dst] = split(lane, lens.parts());
+        let (front, m) = lane.split_at_mut(lens.front());
+        let [v, d, src, dst] = split(front, lens.parts());
         let m_shape = [lens.m[0], oc | 1, lens.m[2]];
         let m = &mut m[..m_shape.iter().product()];
         let range = |part: usize| part * self.shape.count / self.cuts.parts;
@@ -203,7 +190,7 @@ impl GradientRunner {
             );
         }
         let count = self.geometry.taps() * oc * ic;
-        let mut sums = BlockMut::new(&mut sums[..count], [self.geometry.taps(), oc, ic]);
+        let mut sums = BlockMut::new(&mut front[..count], [self.geometry.taps(), oc, ic]);
         self.transforms.gradient(m, [m_shape[1], m_shape[2]], &mut sums);
         count
     }
@@ -379,6 +366,38 @@ fn split<const N: usize>(mut lane: &mut [f32], lens: [usize; N]) -> [&mut [f32];
     })
 }
 
+/// Boxes of the gradient, parts and tiles of a chunk whose lane takes at most 4 MiB, and the smallest in any case.
+fn candidates(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel) -> Vec<(WeightCuts, usize, Lens)> {
+    const CUTS: [usize; 8] = [1, 2, 3, 4, 6, 8, 16, 32];
+    let (geometry, mr, nr, count) = (&problem.geometry, kernel.mr(), kernel.nr(), shape.count.max(1));
+    let blocks = |all: usize, unit: usize| {
+        distinct(
+            CUTS.map(|n| all.div_ceil(n).next_multiple_of(unit).min(all)).into_iter().chain([unit.min(all)]),
+        )
+    };
+    let mut candidates = Vec::new();
+    for oc in blocks(geometry.group_out(), mr) {
+        for ic in blocks(geometry.group_in(), nr) {
+            for tiles in
+                distinct([196, 147, 112, 98, 64, 49, 32].map(|most| longest(count, most)).into_iter())
+            {
+                let lens = Lens::new(geometry, shape, [oc, ic], tiles, nr);
+                let mut cuts = WeightCuts { block: [oc, ic], parts: 1 };
+                let boxes = cuts.boxes(geometry);
+                if geometry.macs() >= MACS {
+                    let room = MAX_PARTIAL / (boxes * lens.sums);
+                    cuts.parts = 4usize.div_ceil(boxes).min(count.div_ceil(tiles)).min(room).max(1);
+                }
+                let smallest = oc <= mr && ic <= nr && tiles <= 32;
+                if smallest || lens.total() <= MAX_LANE {
+                    candidates.push((cuts, tiles, lens));
+                }
+            }
+        }
+    }
+    candidates
+}
+
 /// Cycles of all tasks on one core.
 fn price(
     problem: &Problem,
@@ -399,9 +418,7 @@ fn price(
     let bytes = |extent: [usize; 3]| extent.iter().product::<usize>() as f64 * 4.0;
     let (v, d, m) = (bytes(lens.v), bytes(lens.d), bytes(lens.m));
     let far = v + d + m > near;
-    let per_tile = products
-        * (vectors(ic) * if far { 9.0 } else { 6.0 } + vectors(oc) * if far { 8.0 } else { 5.0 })
-        + 120.0;
+    let per_tile = products * (vectors(ic) * 10.5 + vectors(oc) * 7.5) + 150.0;
     let stream = if far { (v + d + 2.0 * m) / 16.0 } else { 0.0 };
     let chunks = (shape.count.div_ceil(cuts.parts).div_ceil(tiles) * cuts.parts) as f64;
     let copies = (lens.copies[0] + lens.copies[1]) as f64 * if far { 1.8 } else { 0.9 };

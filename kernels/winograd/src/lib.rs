@@ -38,6 +38,37 @@
 //! ([`Winograd::amplification`]), and planners that ask for [`Accuracy::Strict`] are refused. Points matter more than anything else, and
 //! cost no time: {0, 5/8, -5/8, 3/2, -3/2, infinity} halves the error of the textbook's {0, 1, -1, 2, -2, infinity}.
 //!
+//! Measured by the example `errors`, 28x28 images, 16 output channels, against f64: rms error over the rms of the output, in brackets the worst
+//! error. Data is normal, or its positive part (ReLU); "one sum" is the definition in f32, each product rounded.
+//!
+//! | pass | channels | one sum | `winograd-f2x3` | `winograd-f4x3` | `winograd-f6x3` |
+//! |---|---|---|---|---|---|
+//! | forward, normal | 1 | 6.5e-8 (4.8e-7) | 9.8e-8 (7.7e-7) | 2.8e-7 (3.5e-6) | 1.2e-6 (2.2e-5) |
+//! | forward, ReLU | 1 | 5.2e-8 (5.1e-7) | 8.2e-8 (7.5e-7) | 2.1e-7 (2.1e-6) | 9.2e-7 (1.5e-5) |
+//! | forward, normal | 16 | 2.1e-7 (1.6e-6) | 1.5e-7 (8.4e-7) | 4.6e-7 (3.6e-6) | 1.9e-6 (1.9e-5) |
+//! | forward, ReLU | 16 | 1.5e-7 (1.5e-6) | 1.3e-7 (7.1e-7) | 3.9e-7 (4.6e-6) | 1.5e-6 (1.4e-5) |
+//! | forward, normal | 64 | 4.2e-7 (3.3e-6) | 2.6e-7 (1.1e-6) | 7.6e-7 (5.2e-6) | 3.2e-6 (3.1e-5) |
+//! | forward, ReLU | 64 | 3.0e-7 (2.2e-6) | 2.2e-7 (1.1e-6) | 6.3e-7 (4.5e-6) | 2.7e-6 (3.2e-5) |
+//! | forward, normal | 256 | 8.4e-7 (6.3e-6) | 5.0e-7 (3.0e-6) | 1.4e-6 (1.2e-5) | 5.9e-6 (6.1e-5) |
+//! | forward, ReLU | 256 | 6.1e-7 (5.1e-6) | 4.1e-7 (2.0e-6) | 1.1e-6 (8.1e-6) | 4.5e-6 (4.3e-5) |
+//! | forward, normal | 512 | 1.2e-6 (1.1e-5) | 6.8e-7 (3.6e-6) | 2.0e-6 (1.5e-5) | 8.4e-6 (1.1e-4) |
+//! | forward, ReLU | 512 | 8.4e-7 (6.8e-6) | 5.8e-7 (3.7e-6) | 1.6e-6 (1.1e-5) | 6.6e-6 (7.5e-5) |
+//! | backward-weights, normal | 1 | 4.3e-7 (1.5e-6) | 4.2e-7 (1.9e-6) | 6.7e-7 (2.1e-6) | 2.2e-6 (7.5e-6) |
+//! | backward-weights, normal | 64 | 4.9e-7 (4.2e-6) | 3.1e-7 (1.7e-6) | 7.0e-7 (4.3e-6) | 2.3e-6 (1.2e-5) |
+//! | backward-weights, normal | 512 | 4.9e-7 (4.3e-6) | 4.3e-7 (3.3e-6) | 6.8e-7 (6.0e-6) | 2.3e-6 (1.6e-5) |
+//!
+//! The bound that holds always is per output: the shadow, which is the same algorithm on absolute values with absolute matrices. |error| is at
+//! most (C + 40) u times it, and no more than 2 sqrt(C) u times it on any data that was tried; the tests check every output.
+//!
+//! | variant | amplification | class |
+//! |---|---|---|
+//! | F(2x2, 3x3) | 16 | Standard |
+//! | F(4x4, 3x3), F(2x2, 5x5) | 175 | Standard |
+//! | F(4, 3), one axis | 13 | Standard |
+//! | F(6x6, 3x3), F(4x4, 5x5) | 1565 | Relaxed |
+//!
+//! Integers: F(2x2, 3x3) is exact while its numbers fit 24 bits; the others have denominators that are not powers of two. What is not finite
+//! spreads to the tile that reads it and no further.
 #![forbid(unsafe_code)]
 
 mod backward_weights;

@@ -441,49 +441,64 @@ impl Phased for PhaseRunner {
 }
 
 impl Blocks {
-    /// Cuts and micro-kernels are priced in cycles, and the cheapest wins; see the fields of [`Price`].
+    /// Every candidate is priced in cycles with every micro-kernel, and the cheapest wins; how unevenly threads would share its tasks counts
+    /// for a third.
     fn new(sides: &Sides, problem: &Problem, shape: &Shape) -> (Box<dyn Ukernel>, Self) {
-        let (batch, channels) = (sides.batch.max(1), sides.output.channels);
-        let mut best: Option<(f64, usize, Self)> = None;
-        let kernels = ukernels(problem.isa);
-        for (k, kernel) in kernels.iter().enumerate() {
-            let nr = kernel.nr();
-            for cut in distinct((1..=16).map(|n| shape.grid[0].div_ceil(n)).chain([1])) {
-                let whole = cut == shape.grid[0];
-                for images in distinct([1, 2, 4, 8, 16].map(|n| batch.div_ceil(n)).into_iter().chain([1])) {
-                    if images > 1 && !whole {
-                        continue;
-                    }
-                    for n in [1, 2, 4, 8] {
-                        let channels = channels.div_ceil(n).next_multiple_of(nr).min(channels);
-                        let count = images * cut * shape.grid[1];
-                        for most in [14, 16, 21, 28, 42, 56, 64] {
-                            let tiles = count.div_ceil(count.div_ceil(most));
-                            for slices in [1, 2, 4, 8, 16] {
-                                let slice = channels.div_ceil(slices).next_multiple_of(nr);
-                                let mut blocks =
-                                    Self { images, rows: cut, channels, tiles, slice, cycles: [0.0; 3] };
-                                let lens = Lens::new(sides, shape, &blocks);
-                                if lens.total() > MAX_LANE && (tiles > 14 || images * cut > 1 || slice > nr) {
-                                    continue;
-                                }
-                                blocks.cycles = price(sides, problem, shape, kernel.as_ref(), &blocks, &lens);
-                                let cost = blocks.cycles[0] * blocks.cycles[1];
-                                if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
-                                    best = Some((cost, k, blocks));
-                                }
+        let mut best: Option<(f64, Box<dyn Ukernel>, Self)> = None;
+        for kernel in ukernels(problem.isa) {
+            let priced = Self::candidates(sides, shape, kernel.nr()).into_iter().map(|(blocks, lens)| {
+                let cycles = price(sides, problem, shape, kernel.as_ref(), &blocks, &lens);
+                (cycles[0] * cycles[1], Self { cycles, ..blocks })
+            });
+            let cheapest = priced.min_by(|(a, _), (b, _)| a.total_cmp(b));
+            let (cost, blocks) = cheapest.expect("the smallest blocks are a candidate");
+            if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
+                best = Some((cost, kernel, blocks));
+            }
+        }
+        let (_, kernel, blocks) = best.expect("an instruction set has micro-kernels");
+        (kernel, blocks)
+    }
+
+    /// All cuts whose lane takes at most 4 MiB, and the smallest in any case.
+    fn candidates(sides: &Sides, shape: &Shape, nr: usize) -> Vec<(Self, Lens)> {
+        let (batch, all, [grid, row]) = (sides.batch.max(1), sides.output.channels, shape.grid);
+        let mut candidates = Vec::new();
+        for rows in distinct((1..=16).map(|n| grid.div_ceil(n)).chain([1])) {
+            let most = if rows == grid { batch } else { 1 };
+            for images in distinct([1, 2, 4, 8, 16, most].map(|n| most.div_ceil(n)).into_iter()) {
+                let count = images * rows * row;
+                for channels in
+                    distinct([1, 2, 4, 8].map(|n| all.div_ceil(n).next_multiple_of(nr).min(all)).into_iter())
+                {
+                    for tiles in
+                        distinct([64, 56, 42, 28, 21, 16, 14].map(|most| longest(count, most)).into_iter())
+                    {
+                        for slice in distinct(
+                            [1, 2, 4, 8, 16].map(|n| channels.div_ceil(n).next_multiple_of(nr)).into_iter(),
+                        ) {
+                            let blocks = Self { images, rows, channels, tiles, slice, cycles: [0.0; 3] };
+                            let lens = Lens::new(sides, shape, &blocks);
+                            let smallest = images * rows == 1 && tiles <= 14 && slice <= nr;
+                            if smallest || lens.total() <= MAX_LANE {
+                                candidates.push((blocks, lens));
                             }
                         }
                     }
                 }
             }
         }
-        let (_, k, blocks) = best.expect("there is a cut");
-        (kernels.into_iter().nth(k).expect("it is one of them"), blocks)
+        candidates
     }
 }
 
-/// Cycles of all tasks on one core, and the factor by which two and four threads wait.
+/// The longest of the parts that [`even`] makes.
+pub(crate) fn longest(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most).max(1))
+}
+
+/// Cycles of all tasks on one core; the factor by which one, two and four threads wait, in the mean; the share of the busiest thread of the
+/// problem. What does not fit twice L2 comes from L3, at some 7 bytes a cycle for weights, which are prefetched, and 16 for what is read again.
 fn price(
     sides: &Sides,
     problem: &Problem,
@@ -540,7 +555,7 @@ fn price(
 }
 
 /// Without repetitions, in order.
-fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
+pub(crate) fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
     let mut last = None;
     values.filter(move |&value| last.replace(value) != Some(value))
 }

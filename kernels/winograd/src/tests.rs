@@ -5,8 +5,8 @@ use crate::matrices::{Parts, points};
 use crate::{ALL, F2X3, Winograd};
 use convolve_core::{
     Accuracy, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches,
-    Conv2d, Direction, Epilogue, Execute, Forward, ForwardArgs, Geometry, Layout, Par, Problem, Sides,
-    Update, definition,
+    Conv2d, Direction, Epilogue, Forward, ForwardArgs, Geometry, Layout, Par, Problem, Sides, Update,
+    definition,
 };
 use convolve_simd::Isa;
 
