@@ -387,7 +387,8 @@ impl Phased for PhaseRunner {
             for c in 0..depth {
                 for j in (0..nr).step_by(WIDTH) {
                     let first = panel * nr + j;
-                    let valid = self.sides.output.channels.saturating_sub(first).min(WIDTH);
+                    let width = WIDTH.min(nr - j);
+                    let valid = self.sides.output.channels.saturating_sub(first).min(width);
                     for (tap, g) in g[..taps].iter_mut().enumerate() {
                         let k = [rows.k(tap / columns.count), columns.k(tap % columns.count)];
                         let (start, [out_stride, in_stride]) = self.sides.weight(group, k);
@@ -399,7 +400,7 @@ impl Phased for PhaseRunner {
                     self.transforms.weights(&g[..taps], &mut u[..products]);
                     for (product, u) in u[..products].iter().enumerate() {
                         let at = ((group * products + product) * self.panels() + panel) * depth + c;
-                        packed[at * nr + j..][..WIDTH].copy_from_slice(u);
+                        packed[at * nr + j..][..width].copy_from_slice(&u[..width]);
                     }
                 }
             }

@@ -163,7 +163,7 @@ pub(crate) trait Transforms: Send + Sync {
 }
 
 /// Output channels whose weights are transformed at a time.
-pub(crate) const WIDTH: usize = 4;
+pub(crate) const WIDTH: usize = 16;
 
 /// A pair of schemes on an instruction set.
 #[derive(Clone, Copy)]
