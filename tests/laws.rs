@@ -24,9 +24,11 @@ fn run(
         Err(error) => panic!("{case}: {error:?}"),
     };
     let result = execution.run_canonical(&floats(left), &floats(right), 5).unwrap_or_else(|e| panic!("{e}"));
+    // Of an algorithm that transforms, only near one: which, is certain all the same.
+    let room = if execution.sums() { 0.0 } else { 0.25 };
     let integer = |x: &f32| {
-        assert!(x.fract() == 0.0 && x.abs() <= 16_777_216.0, "{case}: {x} is no exact integer");
-        *x as i64
+        assert!((x - x.round()).abs() <= room && x.abs() <= 16_777_216.0, "{case}: {x} is no exact integer");
+        x.round() as i64
     };
     Some(result.iter().map(integer).collect())
 }

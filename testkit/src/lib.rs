@@ -5,6 +5,7 @@
 //! Tests, `verify` and the fuzz targets all go through [`Scope`]; a new algorithm is covered the moment it is registered.
 #![forbid(unsafe_code)]
 
+mod bound;
 pub mod close;
 pub mod data;
 pub mod laws;

@@ -110,7 +110,8 @@ impl Scope {
                     let run = Run::new(execution.planned(), conditions);
                     let agree = execution.run(&left, &right, &how, run).and_then(|got| {
                         let expected = finished(&expected, &how, &channels);
-                        close::exact(execution.shape(), &got, &expected)
+                        execution
+                            .agrees(&got, &expected, &operands)
                             .map_err(|what| format!("{case}: {what} ({fill:?}, {how}, seed {seed})"))
                     });
                     tally.executions += 1;
@@ -174,6 +175,22 @@ impl fmt::Display for How<'_> {
 }
 
 impl Execution {
+    /// A result of integer operands is the integers, or, from an algorithm that transforms, within its alarm of them.
+    ///
+    /// # Errors
+    /// A sentence with the first difference.
+    pub fn agrees(&self, got: &[f32], expected: &[i64], operands: &[Vec<i64>; 2]) -> Result<(), String> {
+        if self.sums() {
+            return close::exact(self.shape(), got, expected);
+        }
+        let [left, right] = operands.each_ref().map(|x| x.iter().map(|&x| x as f64).collect::<Vec<_>>());
+        let expected: Vec<f64> = expected.iter().map(|&x| x as f64).collect();
+        // A leaky slope of 2 doubles an error; bias, residual and what was there round once each.
+        let bound = self.alarm(&left, &right).into_iter().zip(&expected);
+        let bound: Vec<f64> = bound.map(|(b, x)| 2.0 * b + 4.0 * x.abs() * 2f64.powi(-24)).collect();
+        close::within(self.shape(), got, &expected, &bound)
+    }
+
     /// [`Execution::run`] as planned, on operands in the order of indices; the result is in that order too.
     ///
     /// # Errors

@@ -151,6 +151,18 @@ impl Algorithms {
         }
     }
 
+    /// What the algorithm of a case says about its error.
+    fn amplification(&self, case: &Case) -> f64 {
+        fn of<P: Pass>(algorithms: &[&'static dyn Algorithm<P>], name: &str) -> f64 {
+            algorithms.iter().find(|a| a.name() == name).map_or(1.0, |a| a.amplification())
+        }
+        match case.direction {
+            Direction::Forward => of(&self.forward, case.algorithm),
+            Direction::BackwardData => of(&self.backward_data, case.algorithm),
+            Direction::BackwardWeights => of(&self.backward_weights, case.algorithm),
+        }
+    }
+
     /// Makes a case ready to run.
     ///
     /// # Errors
@@ -164,7 +176,7 @@ impl Algorithms {
                 self.make::<BackwardWeights>(&case, &self.backward_weights, geometry)?
             }
         };
-        Ok(Execution { case, geometry, ready })
+        Ok(Execution { case, geometry, amplification: self.amplification(&case), ready })
     }
 
     fn make<P: Registered>(
@@ -349,6 +361,8 @@ pub struct Execution {
     pub case: Case,
     /// The checked problem.
     pub geometry: Geometry,
+    /// What its algorithm says about its error.
+    pub amplification: f64,
     ready: Box<dyn Ready>,
 }
 

@@ -100,6 +100,16 @@ pub trait Algorithm<P: Pass>: Sync {
     /// Its name: `direct`, `im2col`, `winograd-f4x3`.
     fn name(&self) -> &'static str;
 
+    /// How far it may be from the exact result. Of an algorithm that adds up products, 1: |error| <= K u S.
+    ///
+    /// An algorithm that transforms its operands says a greater number `a`, computed from its matrices: |error| <= a (T + 40) u B, where T is
+    /// how many terms are added after the transform (input channels of a group; output channels in backward-data; tiles in
+    /// backward-weights), and B is the sum, over channels or images, of the greatest |left| of the plane times the sum of |right| over taps
+    /// or pixels. [`Accuracy::Strict`] wants 1.
+    fn amplification(&self) -> f64 {
+        1.0
+    }
+
     /// What it would cost.
     ///
     /// # Errors

@@ -1,0 +1,457 @@
+//! Backward-weights: the gradient of a tap is a correlation of `src` with `diff_dst`, r x r outputs of m x m "taps" for every tile, so
+//! F(r x r, m x m), with the same points and the same B as F(m x m, r x r).
+//!
+//! ```text
+//! for each task: some output and input channels of one group, a part of the tiles of all images   (parallel; boxes of the gradient)
+//!     for each chunk of tiles
+//!         V[product][tile][IC] = B^T src B,  D[product][tile][OC] = G' diff_dst G'^T
+//!         M[product][OC][IC]  += sum over tiles of D * V                                    (one product per frequency)
+//!     gradient[tap][OC][IC] = A^T M A                                                       (once, with the factors 1 / M'(p))
+//! ```
+//!
+//! The sum wants to be long, a hundred tiles and more, so that M is seldom loaded and stored; V and D may then lie beyond L2, as each is read
+//! in order. Parts of the tiles are tasks of their own, added in order: they cost a transform of M each and nothing else.
+
+use crate::phase::{distinct, even, longest, odd_lines};
+use crate::transform::{Images, TileAt, Transforms};
+use convolve_core::{
+    BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
+    Strides, WeightCuts, WeightTask, lines,
+};
+use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
+use core::ops::Range;
+
+/// Most tiles of a chunk.
+const MAX_TILES: usize = 256;
+/// Most floats of one lane of workspace: 4 MiB.
+const MAX_LANE: usize = 1 << 20;
+/// Most floats of the sums of all parts.
+const MAX_PARTIAL: usize = 1 << 18;
+/// Below this many multiplications a problem is one task.
+const MACS: u64 = 1 << 20;
+
+/// A weight gradient that is ready to run.
+pub(crate) struct GradientRunner {
+    geometry: Geometry,
+    transforms: Box<dyn Transforms>,
+    kernel: Box<dyn Ukernel>,
+    shape: Shape,
+    cuts: WeightCuts,
+    /// Tiles of a chunk.
+    tiles: usize,
+    threads: usize,
+    /// Of all tasks, on one core.
+    cycles: f64,
+}
+
+/// What follows from the size of a tile.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Pixels of a tile of `diff_dst`.
+    outputs: [usize; 2],
+    /// Pixels of a tile of `src`.
+    tile: [usize; 2],
+    /// Products of a tile.
+    products: usize,
+    /// Tiles of an image.
+    grid: [usize; 2],
+    /// Tiles of all images.
+    count: usize,
+}
+
+/// Sizes of the parts of a lane.
+#[derive(Clone, Copy, Debug)]
+struct Lens {
+    /// `[tap][output channel][input channel]`.
+    sums: usize,
+    /// `[product][output channel][input channel]`.
+    m: [usize; 3],
+    /// `[product][tile][input channel]`.
+    v: [usize; 3],
+    /// `[product][tile][output channel]`.
+    d: [usize; 3],
+    /// NCHW: rows of both operands, by pixel.
+    copies: [usize; 2],
+}
+
+impl Lens {
+    fn new(geometry: &Geometry, shape: &Shape, [oc, ic]: [usize; 2], tiles: usize, nr: usize) -> Self {
+        let copies = match geometry.conv().layout {
+            Layout::Nhwc => [0, 0],
+            Layout::Nchw => {
+                // Tiles that follow each other touch a row more than they fill, at either end.
+                let rows = (tiles.div_ceil(shape.grid[1]) + 1).min(shape.grid[0]);
+                let [height, width] = geometry.conv().input;
+                let reads = ((rows - 1) * shape.outputs[0] + shape.tile[0]).min(height);
+                let [out_height, out_width] = geometry.output();
+                let also = (rows * shape.outputs[0]).min(out_height);
+                [reads * width * odd_lines(ic), also * out_width * odd_lines(oc)]
+            }
+        };
+        let panels = ic.div_ceil(nr) * nr;
+        Self {
+            sums: geometry.taps() * oc * ic,
+            m: [shape.products, oc | 1, odd_lines(panels)],
+            v: [shape.products, tiles | 1, odd_lines(panels)],
+            d: [shape.products, tiles | 1, odd_lines(oc)],
+            copies,
+        }
+    }
+
+    /// Floats of V, D and the copies, in order. A run of the micro-kernel may look at a row behind its last.
+    fn parts(&self) -> [usize; 4] {
+        let [v, d] = [self.v, self.d].map(|extent| extent.iter().product::<usize>());
+        [v + self.v[2], d + self.d[2], self.copies[0], self.copies[1]]
+    }
+
+    /// Floats of those, or of the sums, which take their place at the end.
+    fn front(&self) -> usize {
+        lines(self.parts().iter().sum::<usize>().max(self.sums))
+    }
+
+    fn total(&self) -> usize {
+        self.front() + lines(self.m.iter().product())
+    }
+}
+
+impl GradientRunner {
+    pub(crate) fn new(problem: &Problem, outputs: [usize; 2], transforms: Box<dyn Transforms>) -> Self {
+        let geometry = problem.geometry;
+        let tile = [0, 1].map(|a| outputs[a] + geometry.conv().kernel[a] - 1);
+        let grid = [0, 1].map(|a| geometry.output()[a].div_ceil(outputs[a]));
+        let count = geometry.conv().batch * grid[0] * grid[1];
+        let shape = Shape { outputs, tile, products: tile[0] * tile[1], grid, count };
+        let (cycles, kernel, cuts, tiles) = ukernels(problem.isa)
+            .into_iter()
+            .map(|kernel| {
+                let candidates = candidates(problem, &shape, kernel.as_ref());
+                let priced = candidates.into_iter().map(|(cuts, tiles, lens)| {
+                    let tasks = cuts.boxes(&geometry) * cuts.parts;
+                    let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
+                    let cycles = price(problem, &shape, kernel.as_ref(), &cuts, tiles, &lens);
+                    (cycles * (4.0 + wait(2) + wait(4)) / 6.0, cycles, cuts, tiles)
+                });
+                let cheapest = priced.min_by(|a, b| a.0.total_cmp(&b.0));
+                let (cost, cycles, cuts, tiles) = cheapest.expect("the smallest boxes are a candidate");
+                (cost, (cycles, kernel, cuts, tiles))
+            })
+            .min_by(|(a, _), (b, _)| a.total_cmp(b))
+            .expect("an instruction set has micro-kernels")
+            .1;
+        Self { geometry, transforms, kernel, shape, cuts, tiles, threads: problem.threads, cycles }
+    }
+
+    fn lens(&self) -> Lens {
+        Lens::new(&self.geometry, &self.shape, self.cuts.block, self.tiles, self.kernel.nr())
+    }
+
+    pub(crate) fn estimate(&self) -> Estimate {
+        let tasks = self.cuts.boxes(&self.geometry) * self.cuts.parts;
+        let share = tasks.div_ceil(self.threads) as f64 / tasks as f64;
+        Estimate { ns: self.cycles * share / 3.5, workspace: self.workspace_len(), packed: 0 }
+    }
+
+    /// The sums of one task over one part of the tiles, at the start of its lane; how many they are.
+    fn task(
+        &self,
+        args: &BackwardWeightsArgs<'_>,
+        task: &WeightTask,
+        part: usize,
+        lane: &mut [f32],
+    ) -> usize {
+        let (oc, ic) = (task.oc.len(), task.ic.len());
+        let lens = self.lens();
+        let (front, m) = lane.split_at_mut(lens.front());
+        let [v, d, src, dst] = split(front, lens.parts());
+        let m_shape = [lens.m[0], oc | 1, lens.m[2]];
+        let m = &mut m[..m_shape.iter().product()];
+        let range = |part: usize| part * self.shape.count / self.cuts.parts;
+        let all = range(part)..range(part + 1);
+        if all.is_empty() {
+            m.fill(0.0);
+        }
+        for (i, chunk) in even(all.len(), self.tiles).filter(|chunk| !chunk.is_empty()).enumerate() {
+            let chunk = all.start + chunk.start..all.start + chunk.end;
+            self.transform(
+                args,
+                task,
+                chunk.clone(),
+                [(&mut *v, lens.v), (&mut *d, lens.d)],
+                [&mut *src, &mut *dst],
+            );
+            let init = if i == 0 { Init::Zero } else { Init::Dst };
+            self.multiply(
+                chunk.len(),
+                oc,
+                ic,
+                [(v, lens.v), (d, lens.d)],
+                init,
+                &mut BlockMut::new(m, m_shape),
+            );
+        }
+        let count = self.geometry.taps() * oc * ic;
+        let mut sums = BlockMut::new(&mut front[..count], [self.geometry.taps(), oc, ic]);
+        self.transforms.gradient(m, [m_shape[1], m_shape[2]], &mut sums);
+        count
+    }
+
+    /// V and D of the tiles `chunk`, counted by image, row, column.
+    fn transform(
+        &self,
+        args: &BackwardWeightsArgs<'_>,
+        task: &WeightTask,
+        chunk: Range<usize>,
+        [(v, v_shape), (d, d_shape)]: [(&mut [f32], [usize; 3]); 2],
+        [src_copy, dst_copy]: [&mut [f32]; 2],
+    ) {
+        let (conv, padding) = (self.geometry.conv(), self.geometry.padding());
+        let [rows, columns] = self.shape.grid;
+        let [oh, ow] = self.shape.outputs;
+        let first_ic = task.oc.start / self.geometry.group_out() * self.geometry.group_in() + task.ic.start;
+        let (mut src_tiles, mut dst_tiles) = ([TileAt::default(); MAX_TILES], [TileAt::default(); MAX_TILES]);
+        let strides = [self.geometry.src(), self.geometry.dst()];
+        // In NCHW the tiles of one image at a time: their rows are transposed first.
+        let mut start = chunk.start;
+        while start < chunk.end {
+            let image = start / (rows * columns);
+            let end = match conv.layout {
+                Layout::Nhwc => chunk.end,
+                Layout::Nchw => chunk.end.min((image + 1) * rows * columns),
+            };
+            let row = |tile: usize| tile / columns % rows;
+            let (mut origin, mut images_at) = ([0; 2], 0);
+            let (src_images, dst_images);
+            match conv.layout {
+                Layout::Nhwc => {
+                    let whole = |data, strides: Strides, size, channels| Images {
+                        data,
+                        size,
+                        strides: [strides.image, strides.row, strides.column],
+                        channels,
+                    };
+                    src_images = whole(&args.src[first_ic..], strides[0], conv.input, task.ic.len());
+                    dst_images = whole(
+                        &args.diff_dst[task.oc.start..],
+                        strides[1],
+                        self.geometry.output(),
+                        task.oc.len(),
+                    );
+                }
+                Layout::Nchw => {
+                    images_at = image;
+                    let clip = |row: isize, height: usize| row.clamp(0, height as isize) as usize;
+                    let (first, last) = (row(start) * oh, row(end - 1) * oh);
+                    let top = padding[0][0] as isize;
+                    let reads = [first as isize - top, (last + self.shape.tile[0]) as isize - top];
+                    let [from, to] = reads.map(|row| clip(row, conv.input[0]));
+                    let height = self.geometry.output()[0];
+                    let also = first..height.min(last + oh);
+                    src_images = self.copy(
+                        args.src,
+                        strides[0],
+                        image,
+                        first_ic..first_ic + task.ic.len(),
+                        from..to,
+                        conv.input[1],
+                        src_copy,
+                    );
+                    dst_images = self.copy(
+                        args.diff_dst,
+                        strides[1],
+                        image,
+                        task.oc.clone(),
+                        also,
+                        self.geometry.output()[1],
+                        dst_copy,
+                    );
+                    origin = [from, first];
+                }
+            }
+            let count = end - start;
+            for (i, tile) in (start..end).enumerate() {
+                let (image, y, x) =
+                    (tile / (rows * columns) - images_at, row(tile) * oh, tile % columns * ow);
+                let at = |pad: [usize; 2], origin: usize| {
+                    [(y as isize) - (pad[0] + origin) as isize, x as isize - pad[1] as isize]
+                };
+                src_tiles[i] =
+                    TileAt { image, from: at([padding[0][0], padding[1][0]], origin[0]), to: [0, 0] };
+                dst_tiles[i] = TileAt { image, from: at([0, 0], origin[1]), to: [0, 0] };
+            }
+            let at = start - chunk.start;
+            self.transforms.data(
+                &src_images,
+                &src_tiles[..count],
+                &mut v[at * v_shape[2]..],
+                [v_shape[2], v_shape[1] * v_shape[2]],
+            );
+            self.transforms.evaluate(
+                &dst_images,
+                &dst_tiles[..count],
+                &mut d[at * d_shape[2]..],
+                [d_shape[2], d_shape[1] * d_shape[2]],
+            );
+            start = end;
+        }
+    }
+
+    /// Some rows and channels of an image of an NCHW tensor, by pixel.
+    #[expect(clippy::too_many_arguments, reason = "what of which tensor, to where")]
+    fn copy<'a>(
+        &self,
+        tensor: &[f32],
+        strides: Strides,
+        image: usize,
+        channels: Range<usize>,
+        rows: Range<usize>,
+        width: usize,
+        copy: &'a mut [f32],
+    ) -> Images<'a> {
+        let pitch = odd_lines(channels.len());
+        let from = image * strides.image + channels.start * strides.channel + rows.start * width;
+        let size = [channels.len(), rows.len() * width];
+        if size[1] > 0 {
+            self.kernel.transpose(size, &tensor[from..], strides.channel, copy, pitch);
+        }
+        let strides = [rows.len() * width * pitch, width * pitch, pitch];
+        Images { data: copy, size: [rows.len(), width], strides, channels: channels.len() }
+    }
+
+    /// `M (+)= D^T V` for every product.
+    fn multiply(
+        &self,
+        tiles: usize,
+        oc: usize,
+        ic: usize,
+        [(v, v_shape), (d, d_shape)]: [(&[f32], [usize; 3]); 2],
+        init: Init<'_>,
+        m: &mut BlockMut<'_, f32>,
+    ) {
+        let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
+        let mut to = [[0; 2]; 16];
+        for product in 0..self.shape.products {
+            let lhs = &d[product * d_shape[1] * d_shape[2]..];
+            for column in (0..ic).step_by(nr) {
+                let rhs = &v[product * v_shape[1] * v_shape[2] + column..];
+                for rows in even(oc, mr) {
+                    for (to, row) in to.iter_mut().zip(rows.clone()) {
+                        *to = [product, row];
+                    }
+                    let call = Call {
+                        lhs,
+                        at: Lhs::Columns { start: rows.start, rows: rows.len(), pitch: d_shape[2] },
+                        rhs,
+                        pitch: v_shape[2],
+                        walk: Walk::run(tiles),
+                        init,
+                        clamp: UNCLAMPED,
+                        to: &to[..rows.len()],
+                        column,
+                        columns: nr,
+                        fetch: false,
+                        ahead: &[],
+                        ahead_pitch: 0,
+                    };
+                    self.kernel.run(&call, m);
+                }
+            }
+        }
+    }
+}
+
+/// Consecutive parts of a lane.
+fn split<const N: usize>(mut lane: &mut [f32], lens: [usize; N]) -> [&mut [f32]; N] {
+    lens.map(|len| {
+        let (part, rest) = core::mem::take(&mut lane).split_at_mut(len);
+        lane = rest;
+        part
+    })
+}
+
+/// Boxes of the gradient, parts and tiles of a chunk whose lane takes at most 4 MiB, and the smallest in any case.
+fn candidates(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel) -> Vec<(WeightCuts, usize, Lens)> {
+    const CUTS: [usize; 8] = [1, 2, 3, 4, 6, 8, 16, 32];
+    let (geometry, mr, nr, count) = (&problem.geometry, kernel.mr(), kernel.nr(), shape.count.max(1));
+    let blocks = |all: usize, unit: usize| {
+        distinct(
+            CUTS.map(|n| all.div_ceil(n).next_multiple_of(unit).min(all)).into_iter().chain([unit.min(all)]),
+        )
+    };
+    let mut candidates = Vec::new();
+    for oc in blocks(geometry.group_out(), mr) {
+        for ic in blocks(geometry.group_in(), nr) {
+            for tiles in
+                distinct([196, 147, 112, 98, 64, 49, 32].map(|most| longest(count, most)).into_iter())
+            {
+                let lens = Lens::new(geometry, shape, [oc, ic], tiles, nr);
+                let mut cuts = WeightCuts { block: [oc, ic], parts: 1 };
+                let boxes = cuts.boxes(geometry);
+                if geometry.macs() >= MACS {
+                    let room = MAX_PARTIAL / (boxes * lens.sums);
+                    cuts.parts = 4usize.div_ceil(boxes).min(count.div_ceil(tiles)).min(room).max(1);
+                }
+                let smallest = oc <= mr && ic <= nr && tiles <= 32;
+                if smallest || lens.total() <= MAX_LANE {
+                    candidates.push((cuts, tiles, lens));
+                }
+            }
+        }
+    }
+    candidates
+}
+
+/// Cycles of all tasks on one core.
+fn price(
+    problem: &Problem,
+    shape: &Shape,
+    kernel: &dyn Ukernel,
+    cuts: &WeightCuts,
+    tiles: usize,
+    lens: &Lens,
+) -> f64 {
+    let (geometry, near) = (&problem.geometry, 2.0 * problem.caches.l2 as f64);
+    let ([oc, ic], nr) = (cuts.block, kernel.nr());
+    let lanes = problem.isa.lanes() as f64;
+    let vectors = |len: usize| (len as f64 / lanes).ceil();
+    let products = shape.products as f64;
+    let calls = (oc.div_ceil(kernel.mr()) * ic.div_ceil(nr)) as f64;
+    let rows = oc as f64 / oc.div_ceil(kernel.mr()) as f64;
+    let gemm = products * calls * (tiles as f64 * kernel.step_cycles(rows) + 60.0 + 8.0 * rows * vectors(nr));
+    let bytes = |extent: [usize; 3]| extent.iter().product::<usize>() as f64 * 4.0;
+    let (v, d, m) = (bytes(lens.v), bytes(lens.d), bytes(lens.m));
+    let far = v + d + m > near;
+    let per_tile = products * (vectors(ic) * 10.5 + vectors(oc) * 7.5) + 150.0;
+    let stream = if far { (v + d + 2.0 * m) / 16.0 } else { 0.0 };
+    let chunks = (shape.count.div_ceil(cuts.parts).div_ceil(tiles) * cuts.parts) as f64;
+    let copies = (lens.copies[0] + lens.copies[1]) as f64 * if far { 1.8 } else { 0.9 };
+    let chunk = gemm + stream + copies + tiles as f64 * per_tile;
+    let end = vectors(ic) * oc as f64 * products * if far { 8.0 } else { 5.0 } + (lens.sums * 2) as f64;
+    let boxes = cuts.boxes(geometry) as f64;
+    boxes * (chunks * chunk + cuts.parts as f64 * (end + 1000.0))
+}
+
+impl Execute<BackwardWeights> for GradientRunner {
+    fn workspace_len(&self) -> usize {
+        let lens = self.lens();
+        self.cuts.workspace_len(&self.geometry, self.threads, lens.total(), lens.sums)
+    }
+
+    fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
+        let lens = self.lens();
+        let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
+        let operands = BackwardWeightsArgs { src, diff_dst, diff_weights: &mut [], update };
+        let reduce =
+            |task: &WeightTask, part: usize, lane: &mut [f32]| self.task(&operands, task, part, lane);
+        self.cuts.for_each_task(
+            &self.geometry,
+            diff_weights,
+            update,
+            par,
+            workspace,
+            [lens.total(), lens.sums],
+            self.kernel.as_ref(),
+            None,
+            &reduce,
+        );
+    }
+}
