@@ -159,7 +159,7 @@ impl Transposed2d {
     pub fn conv(&self) -> Result<Conv2d, Error> {
         let too_large = || Error::TooLarge { what: "dst", problem: format!("{self:?}"), bits: usize::BITS };
         let mut output = [0; 2];
-        for axis in 0..2 {
+        for (axis, output) in output.iter_mut().enumerate() {
             let [input, kernel, stride, dilation] =
                 [self.input[axis], self.kernel[axis], self.stride[axis], self.dilation[axis]];
             for (parameter, value) in
@@ -178,7 +178,7 @@ impl Transposed2d {
             let size = (input - 1).checked_mul(stride).and_then(|size| size.checked_add(extent?));
             let [begin, end] = self.padding[axis];
             let cut = begin.checked_add(end).ok_or_else(too_large)?;
-            output[axis] = size.ok_or_else(too_large)?.checked_sub(cut).filter(|&size| size > 0).ok_or(
+            *output = size.ok_or_else(too_large)?.checked_sub(cut).filter(|&size| size > 0).ok_or(
                 Error::Parameter { parameter: "padding", value: cut, reason: "it must leave a pixel of dst" },
             )?;
         }

@@ -30,9 +30,9 @@ pub(crate) fn curves(path: &Path, curve: &[Point]) -> Result<()> {
         .y_label_area_size(50)
         .build_cartesian_2d(epochs, 0.9..1.0)?;
     chart.configure_mesh().x_desc("epoch").light_line_style(TRANSPARENT).draw()?;
-    let clipped: [(&str, RGBColor, fn(&Point) -> f64); 2] =
-        [("train", BLUE, |point| point.train.max(0.9)), ("test", RED, |point| point.test.max(0.9))];
-    for (label, colour, of) in clipped {
+    let train = ("train", BLUE, (|point| point.train.max(0.9)) as fn(&Point) -> f64);
+    let test = ("test", RED, (|point| point.test.max(0.9)) as fn(&Point) -> f64);
+    for (label, colour, of) in [train, test] {
         chart
             .draw_series(LineSeries::new(series(of), &colour))?
             .label(label)
