@@ -117,17 +117,6 @@ pub(crate) fn piece<S: Simd>(
     lane: &mut [f32],
     update: Update,
 ) {
-    if let (true, Some(ties)) = (plan.squares, ties) {
-        return squares(
-            s,
-            plan,
-            ties,
-            [src, diff_dst],
-            &[images.clone(), band.clone(), 0..0],
-            diff_src,
-            update,
-        );
-    }
     let (geometry, line) = (&plan.geometry, &plan.line);
     let ([height, _], outputs) = (geometry.pool().input, line.outputs());
     let rows = ring_rows(geometry);
@@ -168,7 +157,7 @@ pub(crate) fn piece<S: Simd>(
 
 /// Maxima of 2 x 2 pixels side by side: every pixel is in one window, so nothing is added up, and no line is needed.
 #[inline(always)]
-fn squares<S: Simd>(
+pub(crate) fn squares<S: Simd>(
     s: S,
     plan: &Pooling,
     ties: Ties,

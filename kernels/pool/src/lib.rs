@@ -9,7 +9,7 @@
 //!
 //! # One nest for both layouts
 //!
-//! A window is separable, so each output row is two passes. *Down*: the rows of the window are joined to one [`line`](mod@line) of the
+//! A window is separable, so each output row is two passes. *Down*: the rows of the window are joined to one *line* of the
 //! width of the image, in L1. *Across*: the taps of the line are joined. In NHWC a pixel is a run of channels, so a tap is an offset into the
 //! line. In NCHW the line is laid out by its phases modulo the stride, all even pixels and then all odd ones for stride 2, after which
 //! neighbouring outputs read neighbouring numbers and a tap is again an offset. `K_h + K_w` operations per output instead of

@@ -357,13 +357,17 @@ fn forward_on<S: Simd>(
 ) {
     dst.for_each_piece(cuts, par, workspace, plan.lane_len(), &|ranges, mut dst, lane| {
         let line = &mut lane[..plan.line.len];
-        s.vectorize(
-            #[inline(always)]
-            |s| match plan.max() {
-                true => forward::piece::<S, Max>(s, plan, src, &ranges, &mut dst, line),
-                false => forward::piece::<S, Sum>(s, plan, src, &ranges, &mut dst, line),
-            },
-        );
+        // One region each: the larger a function, the sooner LLVM stops inlining into it, and then loads become calls.
+        match plan.max() {
+            true => s.vectorize(
+                #[inline(always)]
+                |s| forward::piece::<S, Max>(s, plan, src, &ranges, &mut dst, line),
+            ),
+            false => s.vectorize(
+                #[inline(always)]
+                |s| forward::piece::<S, Sum>(s, plan, src, &ranges, &mut dst, line),
+            ),
+        }
     });
 }
 
@@ -380,10 +384,24 @@ fn backward_on<S: Simd>(
         Reduction::Max { ties } => Some(ties),
         Reduction::Average { .. } => None,
     };
-    diff_src.for_each_piece(cuts, par, workspace, plan.lane_len(), &|ranges, mut diff_src, lane| {
-        s.vectorize(
-            #[inline(always)]
-            |s| backward::piece(s, plan, ties, src, diff_dst, &ranges, &mut diff_src, lane, update),
-        );
-    });
+    diff_src.for_each_piece(
+        cuts,
+        par,
+        workspace,
+        plan.lane_len(),
+        &|ranges, mut diff_src, lane| match ties {
+            Some(ties) if plan.squares => s.vectorize(
+                #[inline(always)]
+                |s| backward::squares(s, plan, ties, [src, diff_dst], &ranges, &mut diff_src, update),
+            ),
+            Some(ties) => s.vectorize(
+                #[inline(always)]
+                |s| backward::piece(s, plan, Some(ties), src, diff_dst, &ranges, &mut diff_src, lane, update),
+            ),
+            None => s.vectorize(
+                #[inline(always)]
+                |s| backward::piece(s, plan, None, src, diff_dst, &ranges, &mut diff_src, lane, update),
+            ),
+        },
+    );
 }
