@@ -1,5 +1,6 @@
 //! One pass of one problem by one algorithm, ready to be run again and again: planned, weights packed, memory allocated.
 
+use crate::error;
 use convolve::registry::Registered;
 use convolve::{
     BackwardData, BackwardWeights, Conv2d, Epilogue, Error, Forward, Geometry, Par, Pass, Plan, Planner,
@@ -72,7 +73,22 @@ impl AnyPass {
         with_pass!(self, P => {
             let plan = planner.plan::<P>(*operands.geometry.conv())?;
             let workspace_bytes = plan.workspace_len() * size_of::<f32>();
-            Ok(Case { workspace_bytes, run: P::runner(plan, operands, par)? })
+            let (len, mut pass) = P::runner(plan, operands, par)?;
+            let mut result = Workspace::new(len)?;
+            Ok(Case { workspace_bytes, run: Box::new(move || pass(&mut result)) })
+        })
+    }
+
+    /// Runs the pass once and compares a sample of the result with f64: the worst |error| / (u S).
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn error(self, planner: &Planner, operands: &Operands, par: Par<'_>) -> Result<f64, Error> {
+        with_pass!(self, P => {
+            let (len, mut pass) = P::runner(planner.plan::<P>(*operands.geometry.conv())?, operands, par)?;
+            let mut result = Workspace::new(len)?;
+            pass(&mut result);
+            Ok(error::worst(&operands.geometry, self, operands.tensors(), &result))
         })
     }
 }
@@ -129,59 +145,46 @@ pub struct Case<'a> {
     pub run: Box<dyn FnMut() + 'a>,
 }
 
+/// The length of the result, and what writes it.
+type Writer<'a> = (usize, Box<dyn FnMut(&mut [f32]) + 'a>);
+
 trait Runner: Registered + Sized {
-    fn runner<'a>(
-        plan: Plan<Self>,
-        operands: &'a Operands,
-        par: Par<'a>,
-    ) -> Result<Box<dyn FnMut() + 'a>, Error>;
+    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Writer<'a>, Error>;
 }
 
 const CHECKED: &str = "every length was taken from the plan";
 
 impl Runner for Forward {
-    fn runner<'a>(
-        plan: Plan<Self>,
-        operands: &'a Operands,
-        par: Par<'a>,
-    ) -> Result<Box<dyn FnMut() + 'a>, Error> {
+    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Writer<'a>, Error> {
         let Operands { geometry, src, weights, .. } = operands;
         let (weights, mut workspace) = (plan.pack(weights)?, plan.workspace()?);
-        let mut dst = Workspace::new(geometry.dst_len())?;
-        Ok(Box::new(move || {
-            plan.run(&weights, src, &mut dst, Epilogue::NONE, &mut workspace, par).expect(CHECKED);
-        }))
+        let run = move |dst: &mut [f32]| {
+            plan.run(&weights, src, dst, Epilogue::NONE, &mut workspace, par).expect(CHECKED);
+        };
+        Ok((geometry.dst_len(), Box::new(run)))
     }
 }
 
 impl Runner for BackwardData {
-    fn runner<'a>(
-        plan: Plan<Self>,
-        operands: &'a Operands,
-        par: Par<'a>,
-    ) -> Result<Box<dyn FnMut() + 'a>, Error> {
+    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Writer<'a>, Error> {
         let Operands { geometry, weights, dst, .. } = operands;
         let (weights, mut workspace) = (plan.pack(weights)?, plan.workspace()?);
-        let mut diff_src = Workspace::new(geometry.src_len())?;
-        Ok(Box::new(move || {
-            plan.run(&weights, dst, &mut diff_src, Update::Overwrite, &mut workspace, par).expect(CHECKED);
-        }))
+        let run = move |diff_src: &mut [f32]| {
+            plan.run(&weights, dst, diff_src, Update::Overwrite, &mut workspace, par).expect(CHECKED);
+        };
+        Ok((geometry.src_len(), Box::new(run)))
     }
 }
 
 impl Runner for BackwardWeights {
-    fn runner<'a>(
-        plan: Plan<Self>,
-        operands: &'a Operands,
-        par: Par<'a>,
-    ) -> Result<Box<dyn FnMut() + 'a>, Error> {
+    fn runner<'a>(plan: Plan<Self>, operands: &'a Operands, par: Par<'a>) -> Result<Writer<'a>, Error> {
         let Operands { geometry, src, dst, .. } = operands;
         let mut workspace = plan.workspace()?;
-        let mut diff_weights = Workspace::new(geometry.weights_len())?;
-        Ok(Box::new(move || {
-            let diff_weights = Some(&mut diff_weights[..]);
-            plan.run(src, dst, diff_weights, None, Update::Overwrite, &mut workspace, par).expect(CHECKED);
-        }))
+        let run = move |diff_weights: &mut [f32]| {
+            let update = Update::Overwrite;
+            plan.run(src, dst, Some(diff_weights), None, update, &mut workspace, par).expect(CHECKED);
+        };
+        Ok((geometry.weights_len(), Box::new(run)))
     }
 }
 

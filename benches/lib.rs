@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod case;
+pub mod error;
 pub mod machine;
 pub mod onednn;
 pub mod patches;

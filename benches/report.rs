@@ -52,8 +52,13 @@ fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> 
         }
         let planner = planner.clone().only(verdict.algorithm);
         let Case { workspace_bytes, run } = pass.prepare(&planner, &operands, session.par)?;
+        let error = Some(pass.error(&planner, &operands, session.par)?);
         runs.push(run);
-        rows.push(Row { workspace_bytes, ..session.row(problem, pass, verdict.algorithm, verdict.chosen) });
+        rows.push(Row {
+            workspace_bytes,
+            error,
+            ..session.row(problem, pass, verdict.algorithm, verdict.chosen)
+        });
     }
     let effort = session.effort();
     let series = interleave(&mut runs, &mut session.probe, effort);

@@ -38,6 +38,8 @@ pub struct Row {
     pub peak_fraction: f64,
     /// Of the chosen algorithm: its median time over that of the fastest one, minus 1; unknown when not all were measured.
     pub regret: Option<f64>,
+    /// Worst |error| / (u S) of a sample of the result, u = 2^-24, S = the sum of the |products| of an element; unknown where it was not compared.
+    pub error: Option<f64>,
     /// Memory that a run needs beside operands and packed weights.
     pub workspace_bytes: usize,
     /// Samples taken.
@@ -108,6 +110,7 @@ pub(crate) mod tests {
             gflops: 0.0,
             peak_fraction: 0.0,
             regret: None,
+            error: None,
             workspace_bytes: 1 << 19,
             samples: 0,
             slow: 0,
@@ -153,6 +156,7 @@ pub(crate) mod tests {
             "gflops",
             "peak_fraction",
             "regret",
+            "error",
             "workspace_bytes",
             "cpu",
             "rustc",

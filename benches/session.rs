@@ -152,6 +152,7 @@ impl Session<'_> {
             gflops: f64::NAN,
             peak_fraction: f64::NAN,
             regret: None,
+            error: None,
             workspace_bytes: 0,
             samples: 0,
             slow: 0,

@@ -21,6 +21,7 @@ pub fn rows(rows: &[Row]) -> String {
         "min ms",
         "GFLOP/s",
         "% of peak",
+        "error / u S",
         "workspace MiB",
         "chosen, regret",
     ];
@@ -31,7 +32,7 @@ pub fn rows(rows: &[Row]) -> String {
     table.to_string()
 }
 
-fn cells(row: &Row) -> [String; 7] {
+fn cells(row: &Row) -> [String; 8] {
     let unsteady = if row.steady { "" } else { "~" };
     let chosen = match row.regret {
         Some(regret) => format!("chosen, {:.1} %", 100.0 * regret),
@@ -44,6 +45,7 @@ fn cells(row: &Row) -> [String; 7] {
         format!("{:.4}", 1e3 * row.min_s),
         format!("{:.1}", row.gflops),
         format!("{:.1}", 100.0 * row.peak_fraction),
+        row.error.map_or(String::new(), |error| format!("{error:.1}")),
         format!("{:.2}", row.workspace_bytes as f64 / (1 << 20) as f64),
         chosen,
     ]
@@ -59,11 +61,12 @@ mod tests {
         let mut both = [row("direct", true, 0.5), row("im2col", false, 0.25)];
         crate::row::regret(&mut both);
         both[1].steady = false;
+        both[0].error = Some(1.5);
         let expected = "\
-| layout, algorithm | median ms |   min ms | GFLOP/s | % of peak | workspace MiB |  chosen, regret |
-|-------------------|-----------|----------|---------|-----------|---------------|-----------------|
-| NCHW direct       |  500.0000 | 250.0000 |     4.0 |      20.0 |          0.50 | chosen, 100.0 % |
-| NCHW im2col       | ~250.0000 | 125.0000 |     8.0 |      40.0 |          0.50 |                 |";
+| layout, algorithm | median ms |   min ms | GFLOP/s | % of peak | error / u S | workspace MiB |  chosen, regret |
+|-------------------|-----------|----------|---------|-----------|-------------|---------------|-----------------|
+| NCHW direct       |  500.0000 | 250.0000 |     4.0 |      20.0 |         1.5 |          0.50 | chosen, 100.0 % |
+| NCHW im2col       | ~250.0000 | 125.0000 |     8.0 |      40.0 |             |          0.50 |                 |";
         assert_eq!(rows(&both).lines().map(str::trim_end).collect::<Vec<_>>().join("\n"), expected);
     }
 }

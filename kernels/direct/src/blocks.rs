@@ -145,10 +145,17 @@ impl<'a> Model<'a> {
         } else {
             0.0
         };
-        // Every window reads all weights: from L2 if they fit there beside the input, else from L3.
+        // Every window reads all weights: from L2 if they fit there beside the input, else from L3, which takes a cycle a float. That hides behind
+        // the multiply-adds, if a panel is swept over enough pixels.
         let weights =
             phases.iter().map(|phase| phase.taps()).sum::<usize>() as f64 * depth * panels * self.nr as f64;
-        let streams = windows * weights * if weights * 4.0 > self.l2 / 2.0 { 0.06 } else { 0.03 };
+        let swept = window * panels / weights.max(1.0);
+        let stream = match weights * 4.0 / self.l2 {
+            share if share > 4.0 => (1.0 - 0.35 * swept).max(0.06),
+            share if share > 0.5 => 0.06,
+            _ => 0.03,
+        };
+        let streams = windows * weights * stream;
         let writes = if *layout == Layout::Nchw { 0.8 } else { 0.1 };
         let outputs = (batch * groups * height * width * output.channels) as f64;
         [window * windows * panels + streams + outputs * writes, copies]

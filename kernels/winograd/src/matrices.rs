@@ -107,16 +107,20 @@ impl Parts {
     }
 
     /// G as a matrix, n x r: what weights are transformed with, in f64.
-    pub(crate) fn g(&self, r: usize) -> [[f64; MAX_TILE]; MAX_TILE] {
+    pub(crate) const fn g(&self, r: usize) -> [[f64; MAX_TILE]; MAX_TILE] {
         let n = 2 * self.pairs + 2;
         let mut g = [[0.0; MAX_TILE]; MAX_TILE];
         g[0][0] = self.at_zero;
         g[n - 1][r - 1] = 1.0;
-        for p in 0..self.pairs {
-            for (k, sign) in (0..r).zip([1.0, -1.0].into_iter().cycle()) {
+        let mut p = 0;
+        while p < self.pairs {
+            let mut k = 0;
+            while k < r {
                 g[2 * p + 1][k] = self.power(p, k) * self.at_pair[p];
-                g[2 * p + 2][k] = sign * g[2 * p + 1][k];
+                g[2 * p + 2][k] = if k % 2 == 0 { g[2 * p + 1][k] } else { -g[2 * p + 1][k] };
+                k += 1;
             }
+            p += 1;
         }
         g
     }

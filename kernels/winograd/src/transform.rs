@@ -407,7 +407,7 @@ impl<
         self.s.vectorize(
             #[inline(always)]
             |_| {
-                let [gy, gx] = [Y::PARTS.g(RY), X::PARTS.g(RX)];
+                let (gy, gx) = const { (Y::PARTS.g(RY), X::PARTS.g(RX)) };
                 for j in 0..NX {
                     let mut column = [[0.0; WIDTH]; NY];
                     for (tap, row) in column.iter_mut().zip(taps.chunks_exact(RX)) {
