@@ -501,7 +501,7 @@ pub(crate) fn longest(len: usize, most: usize) -> usize {
 }
 
 /// Cycles of all tasks on one core; the factor by which one, two and four threads wait, in the mean; the share of the busiest thread of the
-/// problem. What does not fit twice L2 comes from L3, at some 7 bytes a cycle for weights, which are prefetched, and 16 for what is read again.
+/// problem. What does not fit twice L2 comes from L3, at some 5 bytes a cycle for weights, which are prefetched, and 16 for what is read again.
 fn price(
     sides: &Sides,
     problem: &Problem,
@@ -526,7 +526,7 @@ fn price(
     let v = lens.v.iter().product::<usize>() as f64 * 4.0;
     let m = lens.m.iter().product::<usize>() as f64 * 4.0;
     let all_panels = sides.output.channels.div_ceil(nr) as f64;
-    let stream = if weights / panels * all_panels + v + m > near { weights / 7.0 } else { 0.0 };
+    let stream = if weights / panels * all_panels + v + m > near { weights / 5.0 } else { 0.0 };
     let slices = blocks.channels.div_ceil(blocks.slice) as f64;
     let again = if v + m > near {
         v * slices + 2.0 * m * slices
@@ -543,7 +543,7 @@ fn price(
     let mut task = block * parts as f64;
     if sides.layout == Layout::Nchw {
         let far = if lens.total() as f64 * 4.0 > near { 2.0 } else { 1.0 };
-        task += far * (lens.input as f64 * 0.9 + lens.output as f64 * 1.1);
+        task += far * (lens.input as f64 * 1.2 + lens.output as f64 * 1.5);
     }
     let last = shape.grid[0] % blocks.rows;
     let full = shape.grid[0] / blocks.rows;
