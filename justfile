@@ -40,6 +40,10 @@ peers *ARGS:
 verify *ARGS:
     cargo run --release --example verify -- {{ARGS}}
 
+# ONNX's own cases; fetches them once.
+onnx-conformance:
+    scripts/onnx-conformance
+
 # Each fuzz target for SECONDS; needs nightly and cargo-fuzz.
 fuzz SECONDS="60":
     scripts/fuzz {{SECONDS}}

@@ -1,0 +1,111 @@
+//! Face detection: a pretrained network of 193 KB finds the faces of a photograph and draws a box around each.
+//!
+//! ```text
+//! examples/fetch detect                                         # once: the weights
+//! cargo run --release --example detect                          # the embedded photograph, the picture in out/detect
+//! cargo run --release --example detect -- PHOTO --out DIR       # any PNG or JPEG
+//! ```
+//!
+//! One look at the picture answers for 13 x 13 cells at once, which is the sliding window of the lecture done by convolution.
+
+#[path = "detect/boxes.rs"]
+mod boxes;
+#[path = "detect/network.rs"]
+mod network;
+#[cfg(test)]
+#[path = "detect/tests.rs"]
+mod tests;
+
+use boxes::Face;
+use clap::Parser;
+use image::imageops::{self, FilterType};
+use image::{ImageReader, RgbImage};
+use network::{INPUT, Network};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What went wrong is one sentence for a person.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// See data/README.md.
+const EMBEDDED: &[u8] = include_bytes!("data/astronaut.jpg");
+
+/// Where `examples/fetch` puts the weights.
+const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/examples/detect");
+
+#[derive(Parser)]
+#[command(about = "Finds the faces of a photograph")]
+struct Arguments {
+    /// A PNG or JPEG file [default: an embedded photograph]
+    photo: Option<PathBuf>,
+    /// Where the picture goes; it is made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "out/detect")]
+    out: PathBuf,
+    /// How sure the network must be of a face, from 0 to 1
+    #[arg(long, default_value_t = 0.5)]
+    least: f32,
+    /// The folder of the weights
+    #[arg(long, value_name = "DIR", default_value = WEIGHTS)]
+    weights: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(report) => {
+            print!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("detect: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<String> {
+    let mut network = Network::load(&arguments.weights)?;
+    let mut photo = photo(arguments.photo.as_deref())?;
+    let (faces, time) = detect(&mut network, &photo, arguments.least)?;
+    faces.iter().for_each(|face| boxes::draw(&mut photo, face));
+    std::fs::create_dir_all(&arguments.out)
+        .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
+    let path = arguments.out.join("faces.png");
+    photo.save(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let list: Vec<_> = faces.iter().map(sentence).collect();
+    let list = if list.is_empty() { String::new() } else { format!(": {}", list.join("; ")) };
+    let (count, ms, path) = (faces.len(), time.as_secs_f64() * 1e3, path.display());
+    Ok(format!("{count} face{} found in {ms:.1} ms{list}; see {path}\n", if count == 1 { "" } else { "s" }))
+}
+
+fn sentence(face: &Face) -> String {
+    let &Face { left, top, right, bottom, score } = face;
+    format!("x {left:.0} to {right:.0}, y {top:.0} to {bottom:.0}, {:.0} % sure", score * 100.0)
+}
+
+fn photo(path: Option<&Path>) -> Result<RgbImage> {
+    let Some(path) = path else { return Ok(image::load_from_memory(EMBEDDED)?.into_rgb8()) };
+    let reader = ImageReader::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let photo =
+        reader.with_guessed_format().map_err(|error| format!("{}: {error}", path.display()))?.decode();
+    Ok(photo.map_err(|error| format!("{}: {error}", path.display()))?.into_rgb8())
+}
+
+/// The faces, the surest first, and the time that the network took.
+fn detect(network: &mut Network, photo: &RgbImage, least: f32) -> Result<(Vec<Face>, Duration)> {
+    let side = photo.width().max(photo.height());
+    let begin = Instant::now();
+    let answer = network.run(&square(photo))?;
+    let time = begin.elapsed();
+    Ok((boxes::surest(boxes::boxes(&answer, side as f32, least)), time))
+}
+
+/// The photograph at the size of the network, black at the bottom or on the right where it is no square.
+fn square(photo: &RgbImage) -> Vec<u8> {
+    let longest = photo.width().max(photo.height());
+    let [width, height] = [photo.width(), photo.height()]
+        .map(|size| ((f64::from(size) * INPUT as f64 / f64::from(longest)).round() as u32).max(1));
+    let mut square = RgbImage::new(INPUT as u32, INPUT as u32);
+    imageops::replace(&mut square, &imageops::resize(photo, width, height, FilterType::Triangle), 0, 0);
+    square.into_raw()
+}
