@@ -11,7 +11,7 @@
 mod case;
 #[path = "onnx_conformance/operators.rs"]
 mod operators;
-#[path = "onnx_conformance/proto.rs"]
+#[path = "onnx/proto.rs"]
 mod proto;
 #[cfg(test)]
 #[path = "onnx_conformance/tests.rs"]

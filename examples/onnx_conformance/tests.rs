@@ -128,7 +128,7 @@ fn files_are_read_as_they_were_written() {
             ..Default::default()
         }],
     };
-    let model = |nodes| Model { graph: Some(Graph { nodes }) }.encode_to_vec();
+    let model = |nodes| Model { graph: Some(Graph { nodes, ..Default::default() }) }.encode_to_vec();
     std::fs::write(case.join("model.onnx"), model(vec![node.clone()])).unwrap();
     let raw = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let write = |name: &str, tensor: proto::Tensor| {

@@ -1,4 +1,4 @@
-//! The few messages and fields of `onnx.proto` that a case of one node uses; the reader skips all others.
+//! The few messages and fields of `onnx.proto` that the examples use; the reader skips all others.
 
 use prost::Message;
 
@@ -13,6 +13,9 @@ pub(crate) struct Model {
 pub(crate) struct Graph {
     #[prost(message, repeated, tag = "1")]
     pub(crate) nodes: Vec<Node>,
+    /// The weights.
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) initializers: Vec<Tensor>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -40,7 +43,7 @@ pub(crate) struct Attribute {
     pub(crate) ints: Vec<i64>,
 }
 
-/// A file `input_0.pb` or `output_0.pb`. Elements are in one of the three fields.
+/// Weights, or a file `input_0.pb` or `output_0.pb`. Elements are in one of the three fields.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Tensor {
     #[prost(int64, repeated, tag = "1")]
@@ -51,6 +54,8 @@ pub(crate) struct Tensor {
     pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "7")]
     pub(crate) ints: Vec<i64>,
+    #[prost(string, tag = "8")]
+    pub(crate) name: String,
     #[prost(bytes = "vec", tag = "9")]
     pub(crate) raw: Vec<u8>,
 }
