@@ -112,17 +112,19 @@ fn picture(photo: &RgbImage) -> Result<Tensor> {
         let (width, height) = photo.dimensions();
         return Err(format!("the photograph has {width} x {height} pixels; it needs at least 16 x 16").into());
     }
-    let rows = photo.rows().take(height);
-    let values =
-        rows.flat_map(|row| row.take(width).flat_map(|pixel| pixel.0.map(|byte| f32::from(byte) / 255.0)));
+    let at =
+        |i: usize| photo.get_pixel((i % width) as u32, (i / width % height) as u32).0[i / (height * width)];
+    let values = (0..3 * height * width).map(|i| f32::from(at(i)) / 255.0);
     Ok(Tensor { size: [height, width], channels: 3, values: values.collect() })
 }
 
 fn photograph(tensor: &Tensor) -> RgbImage {
     let [height, width] = tensor.size;
     RgbImage::from_fn(width as u32, height as u32, |x, y| {
-        let pixel = (y as usize * width + x as usize) * 3;
-        image::Rgb([0, 1, 2].map(|channel| (tensor.values[pixel + channel] * 255.0).round() as u8))
+        let pixel = y as usize * width + x as usize;
+        image::Rgb(
+            [0, 1, 2].map(|channel| (tensor.values[channel * height * width + pixel] * 255.0).round() as u8),
+        )
     })
 }
 
@@ -130,7 +132,7 @@ fn save(path: &Path, input: &Tensor, output: &Tensor) -> Result<()> {
     let bytes = [input, output].map(|x| x.values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
     let mut views = Vec::new();
     for (name, tensor, bytes) in [("input", input, &bytes[0]), ("output", output, &bytes[1])] {
-        let shape = vec![tensor.size[0], tensor.size[1], tensor.channels];
+        let shape = vec![tensor.channels, tensor.size[0], tensor.size[1]];
         views.push((name, TensorView::new(Dtype::F32, shape, bytes)?));
     }
     Ok(safetensors::serialize_to_file(views, None, path)?)

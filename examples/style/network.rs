@@ -5,7 +5,7 @@
 //! ```
 //!
 //! (V. Dumoulin, J. Shlens, M. Kudlur, "A learned representation for artistic style", 2017.) All styles share the weights. Activations are
-//! NHWC: a pixel is a slice of channels, which padding and enlarging copy.
+//! NCHW: the normalisation of a channel then runs along its pixels.
 
 use crate::{Result, proto};
 use convolve::{Conv2d, Epilogue, Function, Isa, Layout, Norm, Par, Statistics, forward};
@@ -18,7 +18,7 @@ pub(crate) const STYLES: usize = 26;
 /// Of the variance, as the network was trained.
 const EPSILON: f64 = 1e-5;
 
-/// A picture or what becomes of it: `[height, width, channels]`.
+/// A picture or what becomes of it: `[channels, height, width]`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tensor {
     pub(crate) size: [usize; 2],
@@ -27,15 +27,14 @@ pub(crate) struct Tensor {
 }
 
 impl Tensor {
-    /// The picture whose pixels are those that `from` finds here.
-    fn gather(&self, size: [usize; 2], from: impl Fn([usize; 2]) -> [usize; 2]) -> Self {
-        let mut values = Vec::with_capacity(size[0] * size[1] * self.channels);
-        for y in 0..size[0] {
-            for x in 0..size[1] {
-                let [y, x] = from([y, x]);
-                values.extend_from_slice(
-                    &self.values[(y * self.size[1] + x) * self.channels..][..self.channels],
-                );
+    /// The picture whose rows and columns are those that `from` finds here, by axis.
+    fn gather(&self, size: [usize; 2], from: impl Fn(usize, usize) -> usize) -> Self {
+        let mut values = Vec::with_capacity(self.channels * size[0] * size[1]);
+        let columns: Vec<usize> = (0..size[1]).map(|x| from(1, x)).collect();
+        for plane in self.values.chunks_exact(self.size[0] * self.size[1]) {
+            for y in 0..size[0] {
+                let row = &plane[from(0, y) * self.size[1]..][..self.size[1]];
+                values.extend(columns.iter().map(|&x| row[x]));
             }
         }
         Self { size, channels: self.channels, values }
@@ -44,16 +43,16 @@ impl Tensor {
     /// Mirrored beyond its rim, whose pixels are not repeated; `[[top, bottom], [left, right]]`, each less than the size.
     pub(crate) fn reflect(&self, padding: [[usize; 2]; 2]) -> Self {
         let size = [0, 1].map(|axis| padding[axis][0] + self.size[axis] + padding[axis][1]);
-        let mirror = |i: usize, axis: usize| {
+        let mirror = |axis: usize, i: usize| {
             let inside = i.abs_diff(padding[axis][0]);
             inside.min(2 * (self.size[axis] - 1) - inside)
         };
-        self.gather(size, |[y, x]| [mirror(y, 0), mirror(x, 1)])
+        self.gather(size, mirror)
     }
 
     /// Twice as high and as wide: every pixel four times.
     pub(crate) fn enlarge(&self) -> Self {
-        self.gather(self.size.map(|size| 2 * size), |[y, x]| [y / 2, x / 2])
+        self.gather(self.size.map(|size| 2 * size), |_, i| i / 2)
     }
 }
 
@@ -113,7 +112,7 @@ impl Network {
             return Err(format!("the weights of `{name}` are {shape:?}").into());
         };
         let src = src.reflect([[kernel / 2; 2]; 2]);
-        let conv = Conv2d::new(inputs, outputs, kernel).input(src.size).stride(stride).layout(Layout::Nhwc);
+        let conv = Conv2d::new(inputs, outputs, kernel).input(src.size).stride(stride).layout(Layout::Nchw);
         let geometry = conv.geometry()?;
         let mut convolved = vec![0.0; geometry.dst_len()];
         forward(conv, &src.values, weights, &mut convolved, Epilogue::NONE)?;
@@ -123,7 +122,7 @@ impl Network {
             batch: 1,
             channels: outputs,
             pixels: height * width,
-            layout: Layout::Nhwc,
+            layout: Layout::Nchw,
             statistics: Statistics::Instance,
             epsilon: EPSILON,
         };
