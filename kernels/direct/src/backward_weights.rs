@@ -17,7 +17,7 @@
 //! number of threads. A chunk is long, so that accumulators travel
 //! between registers and L1 once in some hundred steps; with one row at a time that traffic would take a third of the time.
 //!
-//! Tried and lost: reading `src` of a 1x1 kernel in place instead of packing it (NHWC 256->64 at 56x56: 67 -> 53 % of the peak, AVX2): steps a whole
+//! Tried and lost: reading these vectors, `src` of a 1x1 kernel, in place instead of packing them (NHWC 256->64 at 56x56: 67 -> 53 % of the peak, AVX2): steps a whole
 //! pixel apart share few cache sets.
 
 use crate::Direct;

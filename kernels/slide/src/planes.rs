@@ -98,17 +98,19 @@ impl Planes {
     }
 
     /// Floats of the prepared rows of one task, which all phases of a row of phases read.
-    fn prepared_len(&self, planes: &Prepared) -> usize {
+    fn prepared_len(&self) -> usize {
+        let planes = &self.planes;
         lines(planes.plane * self.sides.input.channels * planes.groups)
     }
 
     /// Floats of workspace of one task.
     fn lane_len(&self) -> usize {
-        self.prepared_len(&self.planes) + lines(self.results_len(&self.planes))
+        self.prepared_len() + lines(self.results_len())
     }
 
     /// Floats of the results of a block that cannot go to their places directly: `[column phase][output channel][row][pixel]`.
-    fn results_len(&self, planes: &Prepared) -> usize {
+    fn results_len(&self) -> usize {
+        let planes = &self.planes;
         if planes.in_place {
             return 0;
         }
@@ -135,7 +137,6 @@ impl Planes {
     fn by_planes(
         &self,
         task: &Task<'_>,
-        planes: &Prepared,
         image: usize,
         channels: &Range<usize>,
         first: usize,
@@ -143,8 +144,8 @@ impl Planes {
         piece: &mut BlockMut<'_, f32>,
         lane: &mut [f32],
     ) {
-        let outputs = self.sides.output.channels;
-        let (prepared, results) = lane.split_at_mut(self.prepared_len(planes));
+        let (planes, outputs) = (&self.planes, self.sides.output.channels);
+        let (prepared, results) = lane.split_at_mut(self.prepared_len());
         let region = planes.plane * self.sides.input.channels * planes.groups;
         let mut start = 0;
         while start < self.windows.len() {
@@ -179,12 +180,12 @@ impl Planes {
                         if planes.in_place {
                             let row = axis.start + block.start * axis.step - rows.start;
                             let place = [batch.start - first, row, axis.step];
-                            self.sweeps(task, planes, index, &batch, &block, prepared, place, piece);
+                            self.sweeps(task, index, &batch, &block, prepared, place, piece);
                         } else {
                             let (head, tail) = rest.split_at_mut(batch.len() * block.len() * width);
                             rest = tail;
                             let mut head = BlockMut::new(head, [batch.len(), block.len(), width]);
-                            self.sweeps(task, planes, index, &batch, &block, prepared, [0, 0, 1], &mut head);
+                            self.sweeps(task, index, &batch, &block, prepared, [0, 0, 1], &mut head);
                         }
                     }
                     if !planes.in_place {
@@ -209,7 +210,6 @@ impl Planes {
     fn sweeps(
         &self,
         task: &Task<'_>,
-        planes: &Prepared,
         index: usize,
         channels: &Range<usize>,
         block: &Range<usize>,
@@ -217,7 +217,7 @@ impl Planes {
         [plane, row, step]: [usize; 3],
         dst: &mut BlockMut<'_, f32>,
     ) {
-        let window = &self.windows[index];
+        let (planes, window) = (&self.planes, &self.windows[index]);
         let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
         let pitch = planes.padded.pitch;
         // Groups of one output channel are planes next to each other; else all channels of a group read the same ones.
@@ -355,9 +355,9 @@ impl Planes {
         match self.sides.layout {
             Layout::Nchw => {
                 let channels = a.start - image * all..a.end - image * all;
-                self.by_planes(task, &self.planes, image, &channels, channels.start, rows, piece, lane);
+                self.by_planes(task, image, &channels, channels.start, rows, piece, lane);
             }
-            Layout::Nhwc => self.by_planes(task, &self.planes, image, &(0..all), 0, rows, piece, lane),
+            Layout::Nhwc => self.by_planes(task, image, &(0..all), 0, rows, piece, lane),
         }
         if finish.epilogue.late() {
             for (i, plane) in a.clone().enumerate() {
