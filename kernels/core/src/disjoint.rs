@@ -70,6 +70,30 @@ pub struct BlockMut<'a, T> {
     marker: PhantomData<&'a mut [T]>,
 }
 
+/// Some rows of some planes of a box, with the right to write them. See [`BlockMut::rows_of_planes`].
+pub struct RowsOfPlanes<'b, T, const D: usize, const R: usize> {
+    first: *mut T,
+    /// From one plane to the next, and from one row to the next.
+    steps: [usize; 2],
+    len: usize,
+    marker: PhantomData<&'b mut [T]>,
+}
+
+impl<T, const D: usize, const R: usize> RowsOfPlanes<'_, T, D, R> {
+    /// Row `r` of plane `d`.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    #[inline(always)]
+    pub fn row(&mut self, d: usize, r: usize) -> &mut [T] {
+        assert!(d < D && r < R, "there is no such row");
+        // SAFETY: `rows_of_planes` checked that the row is in the box.
+        let start = unsafe { self.first.add(d * self.steps[0] + r * self.steps[1]) };
+        // SAFETY: the box owns these cells, and `&mut self` lends them once.
+        unsafe { core::slice::from_raw_parts_mut(start, self.len) }
+    }
+}
+
 // SAFETY: a box owns its cells exclusively (`new` borrows them mutably, `block` borrows from a box, `for_each_piece` hands out
 // disjoint boxes), so sending it is sending a `&mut [T]`.
 unsafe impl<T: Send> Send for BlockMut<'_, T> {}
@@ -150,6 +174,33 @@ impl<'a, T: Send> BlockMut<'a, T> {
                 unsafe { core::slice::from_raw_parts_mut(start, self.extent[2]) }
             })
         })
+    }
+
+    /// The same rows, one at a time: for kernels that write so many that their starts do not fit the registers.
+    ///
+    /// ```
+    /// use convolve_core::BlockMut;
+    /// let mut data = [0; 8];
+    /// let mut block = BlockMut::new(&mut data, [1, 4, 2]);
+    /// let mut rows = block.rows_of_planes::<1, 2>([0, 0], 2);
+    /// rows.row(0, 1)[0] = 3;
+    /// assert_eq!(data, [0, 0, 0, 0, 3, 0, 0, 0]);
+    /// ```
+    ///
+    /// # Panics
+    /// When a row is outside.
+    #[inline(always)]
+    pub fn rows_of_planes<const D: usize, const R: usize>(
+        &mut self,
+        [i, j]: [usize; 2],
+        step: usize,
+    ) -> RowsOfPlanes<'_, T, D, R> {
+        assert!(D > 0 && R > 0 && i < self.extent[0] && j < self.extent[1]);
+        assert!(step.saturating_mul(R - 1) < self.extent[1] - j && D <= self.extent[0] - i);
+        // SAFETY: `i` and `j` are inside, so the offset stays in the buffer that `new` was given.
+        let first = unsafe { self.base.add(i * self.strides[0] + j * self.strides[1]) };
+        let steps = [self.strides[0], step * self.strides[1]];
+        RowsOfPlanes { first, steps, len: self.extent[2], marker: PhantomData }
     }
 
     /// Sets every cell of the box.

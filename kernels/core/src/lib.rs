@@ -24,7 +24,7 @@ mod workspace;
 pub use algorithm::{Accuracy, Algorithm, Caches, Estimate, Execute, Problem, Unsupported};
 pub use bias::backward_bias;
 pub use conv2d::{Conv2d, Layout, Padding, Pair, WeightLayout};
-pub use disjoint::{BlockMut, Cut, PieceFn};
+pub use disjoint::{BlockMut, Cut, PieceFn, RowsOfPlanes};
 pub use epilogue::{Activation, Epilogue};
 pub use error::Error;
 pub use geometry::{Geometry, Operand, Strides, WeightStrides};

@@ -6,6 +6,7 @@
 ///
 /// The module that calls it provides what the instruction sets do each in their own way:
 /// - `load_part(from)` and `store_part(v, to)`, for slices shorter than a register,
+/// - `between(first, end)` and `load_where(from, mask)`,
 /// - `sum(v)`,
 /// - `permute(v, order)`,
 /// - `equal(a, b)`, `not_equal(a, b)`, `less(a, b)`, `or(a, b)` and `select(mask, then, otherwise)`,
@@ -82,6 +83,14 @@ macro_rules! backend {
                 }
                 // SAFETY: the token proves the feature.
                 unsafe { load_part(from) }
+            }
+
+            backend! { @method between(first: usize, end: usize) -> $Mask = between }
+
+            #[inline(always)]
+            unsafe fn load_where(self, from: *const f32, mask: $Mask) -> $F32 {
+                // SAFETY: the token proves the feature, the caller that selected elements can be read.
+                unsafe { load_where(from, mask) }
             }
 
             #[inline(always)]
@@ -214,6 +223,7 @@ macro_rules! absent {
                 load(_from: &[f32]) -> Self::F32;
                 store(_v: Self::F32, _to: &mut [f32]) -> ();
                 load_first(_from: &[f32]) -> Self::F32;
+                between(_first: usize, _end: usize) -> Self::Mask;
                 store_first(_v: Self::F32, _to: &mut [f32]) -> ();
                 add(_a: Self::F32, _b: Self::F32) -> Self::F32;
                 sub(_a: Self::F32, _b: Self::F32) -> Self::F32;
@@ -233,6 +243,10 @@ macro_rules! absent {
                 deinterleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);
                 interleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);
                 transpose(_from: &[f32], _from_pitch: usize, _to: &mut [f32], _to_pitch: usize) -> ();
+            }
+
+            unsafe fn load_where(self, _from: *const f32, _mask: Self::Mask) -> Self::F32 {
+                match self {}
             }
 
             fn vectorize<R>(self, _f: impl FnOnce(Self) -> R) -> R {

@@ -93,6 +93,7 @@ mod isa;
 mod portable;
 mod rows;
 mod simd;
+mod strip;
 #[cfg(test)]
 mod tests;
 mod x86;
@@ -102,4 +103,5 @@ pub use self::isa::{Isa, IsaError};
 pub use self::portable::Portable;
 pub use self::rows::{Rows, RowsAt};
 pub use self::simd::Simd;
+pub use self::strip::{Strip, StripAcross, StripAt};
 pub use self::x86::{Avx2, Avx512};

@@ -68,6 +68,17 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn between(self, first: usize, end: usize) -> f32x4 {
+        f32x4::new(crate::simd::between(first, end).map(f32::from_bits))
+    }
+
+    #[inline(always)]
+    unsafe fn load_where(self, from: *const f32, mask: f32x4) -> f32x4 {
+        // SAFETY: the caller says that elements of selected lanes can be read.
+        f32x4::new(unsafe { crate::simd::load_where(from, mask.to_array().map(f32::to_bits)) })
+    }
+
+    #[inline(always)]
     fn store_first(self, v: f32x4, to: &mut [f32]) {
         if to.len() >= Self::LANES {
             return self.store(v, to);

@@ -38,6 +38,7 @@ on_every_isa! {
     sum_goes_by_halves
     load_and_store_at_any_alignment
     load_first_reads_only_the_slice
+    load_across_reads_only_the_slice
     store_first_writes_only_the_slice
     permute_takes_any_lane
     transpose_with_any_pitch
@@ -244,6 +245,20 @@ fn load_first_reads_only_the_slice<S: Simd>(s: S) {
         data[offset..][..len].copy_from_slice(&numbers(1, len));
         let slice = &data[offset..][..len];
         assert_lanes(s, s.load_first(slice), |i| slice.get(i).copied().unwrap_or(0.0));
+    }
+}
+
+fn load_across_reads_only_the_slice<S: Simd>(s: S) {
+    for (len, offset) in lengths_and_offsets(s) {
+        let mut data = vec![CANARY; offset + len + S::LANES];
+        data[offset..][..len].copy_from_slice(&numbers(1, len));
+        let slice = &data[offset..][..len];
+        let lanes = 2 * S::LANES as isize;
+        for at in (-lanes..=lanes).chain([isize::MIN, isize::MAX]) {
+            let element = |i: usize| usize::try_from(at.checked_add_unsigned(i)?).ok();
+            let expected = |i| element(i).and_then(|i| slice.get(i)).copied().unwrap_or(0.0);
+            assert_lanes(s, s.load_across(slice, at), expected);
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! Zeros stand for rows beyond the image, so a weight that is not finite makes NaN there.
 
-use crate::sweep::{Init, MAX_ROWS, Sweep, Sweeper, sweeper};
+use crate::sweep::{Init, Source, Sweep, Sweeper, sweeper};
 use crate::window::{Window, for_each_tile};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
@@ -138,7 +138,7 @@ impl Channels {
             start += outputs.div_ceil(lanes) * window.panel;
             windows.push(window);
         }
-        let tile = windows.iter().filter_map(|window| sweeper.rows(window.chain.k).last().copied()).max();
+        let tile = windows.iter().filter_map(|window| sweeper.rows(window.shape).last().copied()).max();
         let (height, tile) = (sides.output.size[0], tile.unwrap_or(1));
         let tasks = if geometry.macs() < MACS { 1 } else { TASKS.div_ceil(sides.batch.max(1)) };
         let rows = height.div_ceil(tasks).next_multiple_of(tile).clamp(1, height.max(1));
@@ -165,7 +165,7 @@ impl Channels {
     }
 
     fn lane_len(&self) -> usize {
-        lines(self.row_len()) + lines(self.reach * self.row_len())
+        lines(self.reach * self.row_len())
     }
 
     /// The output rows `rows` of one image.
@@ -178,13 +178,10 @@ impl Channels {
         piece: &mut BlockMut<'_, f32>,
         lane: &mut [f32],
     ) {
-        let (zeros, fanned) = lane.split_at_mut(lines(self.row_len()));
-        let zeros = &mut zeros[..self.row_len()];
-        zeros.fill(0.0);
+        let fanned = lane;
         match &self.fan {
             None => {
-                let row = |row: usize| &input[row * self.sides.input.strides.row..];
-                self.sweeps(&row, zeros, packed, finish, rows, rows, 0..self.outputs, piece);
+                self.sweeps(input, 0, packed, finish, rows, rows, 0..self.outputs, piece);
             }
             Some(fan) => {
                 let lanes = self.sweeper.lanes();
@@ -194,21 +191,20 @@ impl Channels {
                     for first in (0..self.outputs).step_by(lanes) {
                         let sweeper = self.sweeper.as_ref();
                         fan.rows(sweeper, &self.sides, input, first / lanes, read.clone(), fanned);
-                        let row = |row: usize| &fanned[(row - read.start) * zeros.len()..];
                         let channels = first..self.outputs.min(first + lanes);
-                        self.sweeps(&row, zeros, packed, finish, rows, &block, channels, piece);
+                        self.sweeps(fanned, read.start, packed, finish, rows, &block, channels, piece);
                     }
                 }
             }
         }
     }
 
-    /// All tiles of the rows `block` of a piece that starts with the first of `rows`; `row` gives an input row.
+    /// All tiles of the rows `block` of a piece that starts with the first of `rows`; `input` starts with the input row `origin`.
     #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
-    fn sweeps<'a>(
+    fn sweeps(
         &self,
-        row: &dyn Fn(usize) -> &'a [f32],
-        zeros: &'a [f32],
+        input: &[f32],
+        origin: usize,
         packed: &[f32],
         finish: &Finish<'_>,
         rows: &Range<usize>,
@@ -216,22 +212,17 @@ impl Channels {
         channels: Range<usize>,
         piece: &mut BlockMut<'_, f32>,
     ) {
-        let (height, out, lanes) =
-            (self.sides.input.size[0], self.sides.output.strides, self.sweeper.lanes());
+        let (out, lanes, pitch) = (self.sides.output.strides, self.sweeper.lanes(), self.row_len());
         for window in &self.windows {
             let ([axis, columns], chain) = (&window.phase.axes, &window.chain);
             let positions = axis.positions(block.clone());
-            for_each_tile(chain, self.sweeper.rows(chain.k), positions, &mut |tile, first| {
+            for_each_tile(chain, self.sweeper.rows(window.shape), positions, &mut |tile, first| {
                 let count = chain.rows(tile);
-                let mut at = [zeros; MAX_ROWS];
-                for (i, at) in at[..count].iter_mut().enumerate() {
-                    let input = (first * axis.advance + i * chain.unit) as isize + axis.taps.d(0);
-                    if (0..height as isize).contains(&input) {
-                        *at = &row(input as usize)[..zeros.len()];
-                    }
-                }
+                let (row, present) = chain.present(axis, first, tile);
+                let start = (row - origin as isize) * pitch as isize;
+                let source = Source { data: input, start, pitch: chain.unit * pitch, present, len: 0 };
                 let sweep = Sweep {
-                    rows: &at[..count],
+                    source,
                     weights: &packed[window.weights + channels.start / lanes * window.panel..],
                     columns: &window.columns,
                     spans: &window.spans,
@@ -266,7 +257,7 @@ impl Channels {
         for window in &self.windows {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
             let mut tile_cycles = 0.0;
-            for_each_tile(chain, self.sweeper.rows(chain.k), 0..vertical.count, &mut |tile, _| {
+            for_each_tile(chain, self.sweeper.rows(window.shape), 0..vertical.count, &mut |tile, _| {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile) as f64);
                 let loads = 0.65 * inputs + 0.5 * chain.k as f64;
                 tile_cycles += window.columns.len() as f64 * ((0.6 * steps).max(loads) + 2.0) + 20.0;

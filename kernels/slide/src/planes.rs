@@ -10,8 +10,8 @@
 //!
 //! Zeros stand for padding, so a weight that is not finite makes NaN at the border.
 
-use crate::sweep::{Init, MAX_ROWS, RowCopy, Shape, Sweep, Sweeper, sweeper};
-use crate::window::{PaddedRow, Window, for_each_tile};
+use crate::sweep::{Init, RowCopy, Shape, Source, Sweep, Sweeper, sweeper};
+use crate::window::{Chain, PaddedRow, Window, for_each_tile};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
     lines,
@@ -35,8 +35,9 @@ pub(crate) struct Planes {
     sweeper: Box<dyn Sweeper>,
     transpose: Box<dyn Ukernel>,
     windows: Vec<Window>,
-    /// How rows are prepared where lanes are pixels.
+    /// How input rows are prepared; or they are read where they lie.
     planes: Prepared,
+    as_is: bool,
     /// Output rows and groups of a task (all groups in NHWC).
     rows: usize,
     groups: usize,
@@ -70,22 +71,20 @@ impl Planes {
         let transpose = ukernel(problem.isa, [geometry.group_out(), 1]);
         let lanes = sweeper.lanes();
         let sides = Sides::new(geometry, direction);
-        let planes = Prepared::new(&sides, lanes, 8)?;
-        let windows = sides
-            .phases
-            .iter()
-            .map(|phase| Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes));
+        let as_is = reads_as_is(&sides);
+        let planes = if as_is { Prepared::nothing(&sides, lanes) } else { Prepared::new(&sides, lanes, 8)? };
+        let windows = sides.phases.iter().map(|phase| match as_is {
+            true => Window::in_place(phase, lanes),
+            false => Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes),
+        });
         let mut windows: Vec<Window> = windows.collect();
         let mut start = 0;
         for window in &mut windows {
             window.weights = start;
             start += sides.output.channels * sides.groups * window.panel;
         }
-        let tile = windows
-            .iter()
-            .filter_map(|window| sweeper.rows(window.chain.k).last().copied())
-            .max()
-            .unwrap_or(1);
+        let tile =
+            windows.iter().filter_map(|window| sweeper.rows(window.shape).last().copied()).max().unwrap_or(1);
         let (height, small) = (sides.output.size[0], geometry.macs() < MACS);
         let tasks = if small { 1 } else { TASKS.div_ceil(sides.batch.max(1)) };
         let share = sides.groups.div_ceil(tasks).next_multiple_of(planes.groups).min(sides.groups);
@@ -94,13 +93,13 @@ impl Planes {
         let parts = tasks.div_ceil(sides.groups.div_ceil(groups));
         let rows = height.div_ceil(parts).next_multiple_of(tile * step);
         let rows = rows.clamp(1, height.max(1));
-        Ok(Self { sides, sweeper, transpose, windows, planes, rows, groups, threads: problem.threads })
+        Ok(Self { sides, sweeper, transpose, windows, planes, as_is, rows, groups, threads: problem.threads })
     }
 
     /// Floats of the prepared rows of one task, which all phases of a row of phases read.
     fn prepared_len(&self) -> usize {
         let planes = &self.planes;
-        lines(planes.plane * self.sides.input.channels * planes.groups)
+        if self.as_is { 0 } else { lines(planes.plane * self.sides.input.channels * planes.groups) }
     }
 
     /// Floats of workspace of one task.
@@ -146,7 +145,8 @@ impl Planes {
     ) {
         let (planes, outputs) = (&self.planes, self.sides.output.channels);
         let (prepared, results) = lane.split_at_mut(self.prepared_len());
-        let region = planes.plane * self.sides.input.channels * planes.groups;
+        let region = if self.as_is { 0 } else { planes.plane * self.sides.input.channels * planes.groups };
+        let prepared = &mut prepared[..region];
         let mut start = 0;
         while start < self.windows.len() {
             let together = self.columns_of(start);
@@ -155,37 +155,38 @@ impl Planes {
             let positions = axis.positions(rows.clone());
             for first_row in positions.clone().step_by(planes.block) {
                 let block = first_row..positions.end.min(first_row + planes.block);
-                let prepared = &mut prepared[..region];
                 prepared.fill(0.0);
                 for batch in channels.clone().step_by(outputs * planes.groups) {
                     let batch = batch..channels.end.min(batch + outputs * planes.groups);
                     let groups = batch.start / outputs..batch.end / outputs;
                     let window = &self.windows[together.start];
                     let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
-                    prepare(
-                        &self.sides,
-                        window,
-                        planes,
-                        sweeper,
-                        transpose,
-                        task.input,
-                        image,
-                        &groups,
-                        &block,
-                        prepared,
-                    );
+                    if !self.as_is {
+                        prepare(
+                            &self.sides,
+                            window,
+                            planes,
+                            sweeper,
+                            transpose,
+                            task.input,
+                            image,
+                            &groups,
+                            &block,
+                            prepared,
+                        );
+                    }
                     let mut rest = &mut *results;
                     for index in together.clone() {
                         let width = self.windows[index].phase.axes[1].count;
                         if planes.in_place {
                             let row = axis.start + block.start * axis.step - rows.start;
                             let place = [batch.start - first, row, axis.step];
-                            self.sweeps(task, index, &batch, &block, prepared, place, piece);
+                            self.sweeps(task, index, image, &batch, &block, prepared, place, piece);
                         } else {
                             let (head, tail) = rest.split_at_mut(batch.len() * block.len() * width);
                             rest = tail;
                             let mut head = BlockMut::new(head, [batch.len(), block.len(), width]);
-                            self.sweeps(task, index, &batch, &block, prepared, [0, 0, 1], &mut head);
+                            self.sweeps(task, index, image, &batch, &block, prepared, [0, 0, 1], &mut head);
                         }
                     }
                     if !planes.in_place {
@@ -211,6 +212,7 @@ impl Planes {
         &self,
         task: &Task<'_>,
         index: usize,
+        image: usize,
         channels: &Range<usize>,
         block: &Range<usize>,
         prepared: &[f32],
@@ -219,22 +221,42 @@ impl Planes {
     ) {
         let (planes, window) = (&self.planes, &self.windows[index]);
         let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
-        let pitch = planes.padded.pitch;
+        let (pitch, input) = (planes.padded.pitch, self.sides.input.strides);
+        let group = channels.start / self.sides.output.channels;
+        let data = &task.input[image * input.image + group * self.sides.input.channels * input.channel..];
         // Groups of one output channel are planes next to each other; else all channels of a group read the same ones.
         let next = if planes.groups > 1 { planes.plane * self.sides.input.channels } else { 0 };
         // Prepared that read the same input are swept together, as many at a time as fit the registers; one may be left.
         let most = if planes.groups > 1 { 1 } else { self.sweeper.planes() };
         let pairs = channels.len() / most * most;
-        for_each_tile(chain, self.sweeper.rows(chain.k), block.clone(), &mut |tile, first| {
-            let (count, position) = (chain.rows(tile), first - block.start);
-            let mut at = [prepared; MAX_ROWS];
-            for (i, at) in at[..count].iter_mut().enumerate() {
-                *at = &prepared[(position * vertical.advance + i * chain.unit) * pitch..];
-            }
+        let sizes = self.sweeper.rows(Shape { planes: most.min(channels.len()), ..window.shape });
+        for_each_tile(chain, sizes, block.clone(), &mut |tile, first| {
+            let position = first - block.start;
+            let source = match self.as_is {
+                true => {
+                    let (row, present) = chain.present(vertical, first, tile);
+                    let start = row * input.row as isize;
+                    Source {
+                        data,
+                        start,
+                        pitch: chain.unit * input.row,
+                        present,
+                        len: self.sides.input.size[1],
+                    }
+                }
+                false => {
+                    let start = (position * vertical.advance * pitch) as isize;
+                    let present = 0..chain.rows(tile);
+                    Source { data: prepared, start, pitch: chain.unit * pitch, present, len: usize::MAX }
+                }
+            };
             for (some, together) in [(0..pairs, most), (pairs..channels.len(), 1)] {
+                if some.is_empty() {
+                    continue;
+                }
                 let first = channels.start + some.start;
                 let sweep = Sweep {
-                    rows: &at[..count],
+                    source: source.clone(),
                     weights: &task.packed[window.weights + first * window.panel..],
                     columns: &window.columns,
                     spans: &window.spans,
@@ -390,7 +412,7 @@ impl Planes {
         for window in &self.windows {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
             let mut tile_cycles = 0.0;
-            for_each_tile(chain, self.sweeper.rows(chain.k), 0..vertical.count, &mut |tile, _| {
+            for_each_tile(chain, self.sweeper.rows(window.shape), 0..vertical.count, &mut |tile, _| {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile));
                 // Input rows of a tile that do not stay in L1 come from L2 again for every output channel.
                 let far = self.sides.output.channels > 1
@@ -434,7 +456,26 @@ fn put<'a>(update: Update, to: impl Iterator<Item = &'a mut f32>, from: &[f32]) 
     }
 }
 
+/// Whether rows need no preparation: the pixels that neighbouring outputs read are neighbours, in one plane.
+fn reads_as_is(sides: &Sides) -> bool {
+    let phases = &sides.phases;
+    let straight = |phase: &convolve_core::phase::Phase| {
+        let [vertical, horizontal] = &phase.axes;
+        horizontal.advance == 1 && horizontal.step == 1 && Chain::new(vertical).pieces == 1
+    };
+    sides.layout == Layout::Nchw && sides.input.channels == 1 && phases.iter().all(straight)
+}
+
 impl Prepared {
+    /// Rows are read where they lie: as many planes in turn as fit the first-level cache.
+    fn nothing(sides: &Sides, lanes: usize) -> Self {
+        let rows = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
+        let plane = sides.input.strides.channel;
+        let groups = if sides.output.channels == 1 { BLOCK / plane.max(1) } else { 1 };
+        let groups = groups.clamp(1, sides.groups);
+        Self { reach: 0, groups, plane, ..Self::of_rows(sides, lanes, rows) }
+    }
+
     /// `least` rows of a block are prepared together, if they fit at all.
     pub(crate) fn new(sides: &Sides, lanes: usize, least: usize) -> Result<Self, Unsupported> {
         let len = |planes: &Self| planes.plane.saturating_mul(sides.input.channels);

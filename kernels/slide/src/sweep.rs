@@ -14,28 +14,45 @@
 //! loop on purpose: with it unrolled as well, LLVM gives up on nests of more than about a hundred multiply-adds and puts the
 //! accumulators into memory.
 
-use convolve_core::BlockMut;
+use convolve_core::{BlockMut, RowsOfPlanes};
 use convolve_gemm::UNCLAMPED;
-use convolve_simd::{Isa, Rows, Simd, dispatch, each};
+use convolve_simd::{Isa, Simd, Strip, dispatch, each};
 use core::ops::Range;
 
-/// Output rows that tiles may have. Any number of rows is a sum of these, and images of 7, 14, 28, 56 rows are whole tiles of 7 or 8; a kernel
-/// for each of 1 to 8 would double what there is to compile.
-const ROWS: [usize; 5] = [1, 2, 4, 7, 8];
-/// Most output rows of any tile.
-pub(crate) const MAX_R: usize = 8;
+/// Output rows that tiles may have. Any number of rows is a sum of these, and images of 7, 14, 28, 56 rows are whole tiles; a kernel for each
+/// of 1 to 8 would double what there is to compile.
+const ROWS: [usize; 6] = [1, 2, 4, 7, 8, TALL];
+/// Two tiles below each other, of a single position of a single plane: short rows of pixels have no neighbour to be computed with.
+const TALL: usize = 14;
+/// Most output rows of any other tile.
+const MAX_R: usize = 8;
 /// Kernel rows that tiles may have.
 pub(crate) const KERNELS: [usize; 6] = [1, 2, 3, 4, 5, 7];
 /// Most kernel rows of a column.
 pub(crate) const MAX_K: usize = 7;
 /// Most input rows of a tile.
 pub(crate) const MAX_ROWS: usize = (MAX_R - 1) * 2 + MAX_K;
+const _: () = assert!(TALL - 1 + MAX_K <= MAX_ROWS);
 
 /// Positions that have the same valid columns.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     pub(crate) positions: Range<usize>,
     pub(crate) columns: Range<usize>,
+    /// Whether vectors of pixels may reach across an end of their row, where zeros are read.
+    pub(crate) across: bool,
+}
+
+/// Where a sweep reads: (R - 1)*ST + K rows, of which those that lie outside the image are absent.
+#[derive(Clone, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) data: &'a [f32],
+    /// Where the first row starts, from `data` on, and how far apart they are.
+    pub(crate) start: isize,
+    pub(crate) pitch: usize,
+    pub(crate) present: Range<usize>,
+    /// Where lanes are pixels, floats of a row: those before and beyond are zeros. Without end when rows are padded.
+    pub(crate) len: usize,
 }
 
 /// What accumulators start from.
@@ -48,10 +65,9 @@ pub(crate) enum Init<'a> {
 }
 
 /// Everything that one sweep over a group of output rows reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sweep<'a> {
-    /// Input rows, (R - 1)*ST + K of them.
-    pub(crate) rows: &'a [&'a [f32]],
+    pub(crate) source: Source<'a>,
     /// Per vector of a position: `[column][K]` vectors; or numbers that serve all vectors, per plane.
     pub(crate) weights: &'a [f32],
     /// Where the columns of the window read, relative to the position; modulo 2^64, as they may lie before it.
@@ -129,8 +145,8 @@ fn every_second(from: &[f32], to: &mut [f32]) {
 pub(crate) trait Sweeper: Send + Sync {
     /// Lanes of a vector.
     fn lanes(&self) -> usize;
-    /// Output rows that a sweep with K kernel rows may have, in increasing order.
-    fn rows(&self, k: usize) -> &'static [usize];
+    /// Output rows that tiles of that shape may have, in increasing order.
+    fn rows(&self, shape: Shape) -> &'static [usize];
     /// Most planes that are swept together.
     fn planes(&self) -> usize;
     /// Computes `rows` output rows.
@@ -159,43 +175,62 @@ struct Place<'a, V, const D: usize> {
     /// Where it reads (without the column) and where it writes.
     x: usize,
     at: usize,
-    /// Outputs of the last vector, where they are fewer than its lanes.
+    /// Outputs from the first position on.
     part: usize,
 }
 
-/// One tile: R rows of X neighbouring positions in D planes. Planes share the input, positions the weights.
+/// For each of V tiles below each other, or X beside each other; one of the two numbers is 1, the other at most 2.
+macro_rules! each_tile {
+    (($v:ident, $p:ident) of $V:ident, $X:ident $body:block) => {
+        each!(TILE in 0 1 {
+            if const { TILE < $V * $X } {
+                let ($v, $p) = const { (TILE / $X, TILE % $X) };
+                $body
+            }
+        })
+    };
+}
+
+/// One tile: R rows of X neighbouring positions in D planes, or V such tiles below each other. Planes share the input, positions the
+/// weights. At an EDGE rows may be absent and vectors reach across the end of a row.
+///
+/// What is together is computed by turns: a sum waits four cycles for its last addition, and a row of the input gives each K of them.
 #[inline(always)]
 fn tile<
     S: Simd,
     const SPLAT: bool,
-    const PART: bool,
+    const EDGE: bool,
     const D: usize,
+    const V: usize,
     const X: usize,
     const K: usize,
     const ST: usize,
     const R: usize,
     const N: usize,
+    const VR: usize,
 >(
     s: S,
     call: &Sweep<'_>,
-    rows: &Rows<'_, N>,
+    strip: &Strip<'_, N>,
     place: Place<'_, S::F32, D>,
-    dst: &mut [[&mut [f32]; R]; D],
+    dst: &mut RowsOfPlanes<'_, f32, D, VR>,
 ) {
     let Place { columns, weights, start, x, at, part } = place;
     let width = if SPLAT { 1 } else { S::LANES };
-    let mut acc = [[[start[0]; R]; X]; D];
+    // Outputs from position p on.
+    let left = |p: usize| if SPLAT { part - p * S::LANES } else { part };
+    let mut acc = [[[[start[0]; R]; X]; V]; D];
     for d in 0..D {
-        for p in 0..X {
+        each_tile!((v, p) of V, X {
             for r in 0..R {
-                let from = &dst[d][r][at + p * call.steps[1]..];
-                acc[d][p][r] = match call.init {
-                    Init::Dst if PART => s.load_first(&from[..part]),
+                let from = &dst.row(d, v * R + r)[at + p * call.steps[1]..];
+                acc[d][v][p][r] = match call.init {
+                    Init::Dst if EDGE => s.load_first(&from[..left(p)]),
                     Init::Dst => s.load(from),
                     _ => start[d],
                 };
             }
-        }
+        });
     }
     let weights = weights.map(|weights| &weights[..columns.len() * K * width]);
     for (index, column) in columns.iter().enumerate() {
@@ -206,79 +241,97 @@ fn tile<
                 w[d][k] = if SPLAT { s.splat(weights[k]) } else { s.load(&weights[k * width..]) };
             }
         }
-        each!(POS in 0 1 {
-            if const { POS < X } {
-                let x = x.wrapping_add(*column).wrapping_add(POS * call.advance);
-                let rows = if PART && !SPLAT { rows.up_to(x, S::LANES) } else { rows.at(x, S::LANES) };
+        let x = x.wrapping_add(*column);
+        let x: [isize; X] = core::array::from_fn(|p| x.wrapping_add(p * call.advance) as isize);
+        macro_rules! slide {
+            ($next:expr) => {
                 each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 {
-                    if const { I < N } {
-                        let value = if PART && !SPLAT { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) };
-                        let value = s.in_order(value);
-                        each!(J in 0 1 2 3 4 5 6 {
-                            let r = const { output_row(I, J, ST) };
-                            if const { J < K && output_row(I, J, ST) < R } {
-                                for d in 0..D {
-                                    // In order: a step that nothing waits for would be put off, and its operands kept.
-                                    acc[d][POS][r] = s.in_order(s.mul_add(value, w[d][J], acc[d][POS][r]));
-                                }
+                    each_tile!((v, p) of V, X {
+                        if const { I < (R - 1) * ST + K } {
+                            if let Some(value) = $next(v, p) {
+                                let value = s.in_order(value);
+                                each!(J in 0 1 2 3 4 5 6 {
+                                    let r = const { output_row(I, J, ST) };
+                                    if const { J < K && output_row(I, J, ST) < R } {
+                                        for d in 0..D {
+                                            // In order: a step that nothing waits for would be put off, and its operands kept.
+                                            acc[d][v][p][r] = s.in_order(s.mul_add(value, w[d][J], acc[d][v][p][r]));
+                                        }
+                                    }
+                                });
+                                // Read once more, so that no sum moves into its register: each would need a copy at the end of the round.
+                                s.in_order(value);
                             }
-                        });
-                        // Read once more, so that no sum moves into its register: each would need a copy at the end of the round.
-                        s.in_order(value);
-                    }
-                });
-            }
-        });
+                        }
+                    });
+                })
+            };
+        }
+        // Where each tile reads.
+        if EDGE {
+            let across = x.map(|x| {
+                let [first, len] = if SPLAT { [x, call.source.len as isize] } else { [0, part as isize] };
+                strip.across(s, x, first, len as usize)
+            });
+            let mut rows: [_; V] = core::array::from_fn(|v| across.map(|rows| rows.skip(v * R * ST)));
+            slide!(|v: usize, p: usize| rows[v][p].next_row());
+        } else {
+            let at = x.map(|x| strip.at(s, x));
+            let mut rows: [_; V] = core::array::from_fn(|v| at.map(|rows| rows.skip(v * R * ST)));
+            slide!(|v: usize, p: usize| Some(rows[v][p].next_row()));
+        }
     }
     if call.clamp != UNCLAMPED {
         let [least, greatest] = [s.splat(call.clamp[0]), s.splat(call.clamp[1])];
         for d in 0..D {
-            for p in 0..X {
+            each_tile!((v, p) of V, X {
                 for r in 0..R {
-                    acc[d][p][r] = s.min(greatest, s.max(least, acc[d][p][r]));
+                    acc[d][v][p][r] = s.min(greatest, s.max(least, acc[d][v][p][r]));
                 }
-            }
+            });
         }
     }
     for d in 0..D {
-        for p in 0..X {
+        each_tile!((v, p) of V, X {
             for r in 0..R {
-                let to = &mut dst[d][r][at + p * call.steps[1]..];
-                if PART { s.store_first(acc[d][p][r], &mut to[..part]) } else { s.store(acc[d][p][r], to) }
+                let (sum, to) = (acc[d][v][p][r], &mut dst.row(d, v * R + r)[at + p * call.steps[1]..]);
+                if EDGE { s.store_first(sum, &mut to[..left(p)]) } else { s.store(sum, to) }
             }
-        }
+        });
     }
 }
 
-/// A sweep over D planes at a time, which must divide their number, and up to X positions at a time.
+/// A sweep over D planes at a time, which must divide their number, V tiles of R rows below each other, and up to X positions at a time.
 #[inline(always)]
 fn sweep<
     S: Simd,
     const SPLAT: bool,
     const D: usize,
+    const V: usize,
     const X: usize,
     const K: usize,
     const ST: usize,
     const R: usize,
     const N: usize,
+    const VR: usize,
 >(
     s: S,
     call: &Sweep<'_>,
     dst: &mut BlockMut<'_, f32>,
 ) {
-    let rows: Rows<'_, N> = Rows::new(call.rows);
+    let Source { data, start, pitch, ref present, .. } = call.source;
     let (width, vectors) = if SPLAT { (1, 1) } else { (S::LANES, call.width.div_ceil(S::LANES)) };
     for plane in (0..call.planes).step_by(D) {
-        let mut dst: [[&mut [f32]; R]; D] =
-            dst.planes_of_rows([call.to[0] + plane, call.to[1]], call.steps[0]);
+        let mut dst = dst.rows_of_planes::<D, VR>([call.to[0] + plane, call.to[1]], call.steps[0]);
+        let start = start + (plane * call.plane_steps[0]) as isize;
+        let strip: Strip<'_, N> = Strip::new(data, start, pitch, present.clone());
         for first in (0..vectors).step_by(call.block) {
-            for Span { positions, columns } in call.spans {
+            for Span { positions, columns, across } in call.spans {
                 let within = columns.start * K * width;
                 let columns = &call.columns[columns.clone()];
-                let mut position = positions.start;
-                while position < positions.end {
-                    let all =
-                        position + X <= positions.end && (!SPLAT || (position + X) * S::LANES <= call.width);
+                let edge = *across || !strip.is_whole();
+                for position in positions.clone().step_by(X) {
+                    let all = position + X <= positions.end;
                     for lane in (first..vectors.min(first + call.block)).map(|vector| vector * S::LANES) {
                         let panel = |d: usize| match SPLAT {
                             true => (plane + d) * call.plane_steps[1],
@@ -297,39 +350,35 @@ fn sweep<
                             columns,
                             weights,
                             start: starts,
-                            x: position * call.advance + plane * call.plane_steps[0] + lane,
+                            x: position * call.advance + lane,
                             at: call.to[2] + position * call.steps[1] + lane,
                             part: call.width - if SPLAT { position * S::LANES } else { lane },
                         };
-                        let (whole, count) = (place.part >= S::LANES, if all { X } else { 1 });
-                        if X > 1 && all && whole {
-                            tile::<S, SPLAT, false, D, X, K, ST, R, N>(s, call, &rows, place, &mut dst);
-                            continue;
-                        }
-                        for p in 0..count {
-                            let place = Place {
-                                x: place.x + p * call.advance,
-                                at: place.at + p * call.steps[1],
-                                ..place
-                            };
-                            if whole {
-                                tile::<S, SPLAT, false, D, 1, K, ST, R, N>(s, call, &rows, place, &mut dst);
-                            } else {
-                                tile::<S, SPLAT, true, D, 1, K, ST, R, N>(s, call, &rows, place, &mut dst);
-                            }
+                        let whole = place.part >= if SPLAT { X * S::LANES } else { S::LANES };
+                        if all && whole && !edge {
+                            tile::<S, SPLAT, false, D, V, X, K, ST, R, N, VR>(
+                                s, call, &strip, place, &mut dst,
+                            );
+                        } else if X > 1 && all {
+                            tile::<S, SPLAT, true, D, V, X, K, ST, R, N, VR>(
+                                s, call, &strip, place, &mut dst,
+                            );
+                        } else {
+                            tile::<S, SPLAT, true, D, V, 1, K, ST, R, N, VR>(
+                                s, call, &strip, place, &mut dst,
+                            );
                         }
                     }
-                    position += if all { X } else { 1 };
                 }
             }
         }
     }
 }
 
-/// Most output rows of a tile of K kernel rows: sums, a column of weights, an input and one register to spare.
-pub(crate) const fn most_rows(registers: usize, k: usize) -> usize {
-    let rows = registers - 2 - k;
-    if rows < MAX_R { rows } else { MAX_R }
+/// Whether a tile of that many rows fits the registers: sums, a column of weights, an input and one to spare.
+const fn fits(registers: usize, shape: Shape, rows: usize) -> bool {
+    let tall = shape.splat && shape.planes == 1 && shape.stride == 1;
+    rows + shape.k + 2 <= registers && (rows <= MAX_R || tall)
 }
 
 /// Planes, or positions, that a tile takes together: two where the registers hold them. Then no sum waits for its last addition, and a
@@ -346,15 +395,18 @@ struct Table<S, const SPLAT: bool, const D: usize>(core::marker::PhantomData<S>)
 
 macro_rules! table {
     ($($k:literal)*) => { [table!(@stride 1; $($k)*), table!(@stride 2; $($k)*)] };
-    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 4 7 8)),*] };
+    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 4 7 8 14)),*] };
     (@rows $stride:literal $k:literal; $($r:literal)*) => {
         [$(|s, call, dst| s.vectorize(#[inline(always)] |s| {
-            if const { $r > most_rows(S::REGISTERS, $k) || D > together(S::REGISTERS) } {
+            const TILES: usize = if $r == TALL { 2 } else { 1 };
+            const ROWS: usize = $r / TILES;
+            const INPUTS: usize = ($r - 1) * $stride + $k;
+            if const { !fits(S::REGISTERS, Shape { splat: SPLAT, k: $k, stride: $stride, planes: D }, $r) || D > together(S::REGISTERS) } {
                 unreachable!("{} rows of {} planes do not fit the registers", $r, D);
-            } else if const { D == 1 && together(S::REGISTERS) == 2 } {
-                sweep::<S, SPLAT, D, 2, $k, $stride, $r, { ($r - 1) * $stride + $k }>(s, call, dst);
+            } else if const { D == 1 && TILES == 1 && together(S::REGISTERS) == 2 } {
+                sweep::<S, SPLAT, D, TILES, 2, $k, $stride, ROWS, INPUTS, $r>(s, call, dst);
             } else {
-                sweep::<S, SPLAT, D, 1, $k, $stride, $r, { ($r - 1) * $stride + $k }>(s, call, dst);
+                sweep::<S, SPLAT, D, TILES, 1, $k, $stride, ROWS, INPUTS, $r>(s, call, dst);
             }
         })),*]
     };
@@ -369,9 +421,8 @@ impl<S: Simd> Sweeper for S {
         S::LANES
     }
 
-    fn rows(&self, k: usize) -> &'static [usize] {
-        let most = most_rows(S::REGISTERS, k);
-        &ROWS[..ROWS.iter().filter(|rows| **rows <= most).count()]
+    fn rows(&self, shape: Shape) -> &'static [usize] {
+        &ROWS[..ROWS.iter().filter(|rows| fits(S::REGISTERS, shape, **rows)).count()]
     }
 
     fn planes(&self) -> usize {

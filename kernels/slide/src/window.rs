@@ -37,6 +37,14 @@ impl Chain {
         }
     }
 
+    /// Where a sweep over `rows` output rows from position `first` on reads: its first input row, and which of its rows exist.
+    pub(crate) fn present(&self, axis: &AxisPhase, first: usize, rows: usize) -> (isize, Range<usize>) {
+        let start = (first * axis.advance) as isize + axis.taps.d(0);
+        let before =
+            |end: isize| (end - start).max(0).unsigned_abs().div_ceil(self.unit).min(self.rows(rows));
+        (start, before(0)..before(axis.size as isize))
+    }
+
     /// Input rows of a sweep over `rows` output rows.
     pub(crate) fn rows(&self, rows: usize) -> usize {
         (rows - 1) * self.stride + self.k
@@ -69,9 +77,11 @@ impl Window {
         let pixels = (0..axis.taps.count).map(|t| (axis.taps.d(t) as usize).wrapping_mul(pitch));
         let columns: Vec<usize> =
             pixels.flat_map(|at| (0..fan).map(move |j| at.wrapping_add(j * lanes))).collect();
-        let spans = axis
-            .segments(0..axis.count)
-            .map(|s| Span { positions: s.positions, columns: s.taps.start * fan..s.taps.end * fan });
+        let spans = axis.segments(0..axis.count).map(|s| Span {
+            positions: s.positions,
+            columns: s.taps.start * fan..s.taps.end * fan,
+            across: false,
+        });
         Self {
             phase: *phase,
             chain,
@@ -97,7 +107,36 @@ impl Window {
             phase: *phase,
             chain,
             shape: Shape { splat: true, k: chain.k, stride: chain.stride, planes: 1 },
-            spans: vec![Span { positions: 0..axis.count.div_ceil(lanes), columns: 0..columns.len() }],
+            spans: vec![Span {
+                positions: 0..axis.count.div_ceil(lanes),
+                columns: 0..columns.len(),
+                across: false,
+            }],
+            advance: lanes,
+            weights: 0,
+            panel: columns.len() * chain.k,
+            columns,
+        }
+    }
+
+    /// Lanes are neighbouring pixels of a plane as it lies.
+    pub(crate) fn in_place(phase: &Phase, lanes: usize) -> Self {
+        let (chain, axis) = (Chain::new(&phase.axes[0]), &phase.axes[1]);
+        let columns: Vec<usize> = (0..axis.taps.count).map(|t| axis.taps.d(t) as usize).collect();
+        let [first, last] = [axis.taps.d(0), axis.taps.d(axis.taps.count - 1)];
+        let positions = axis.count.div_ceil(lanes);
+        let start = first.min(0).unsigned_abs().div_ceil(lanes).min(positions);
+        let end = ((axis.size as isize - last).max(0) as usize / lanes).clamp(start, positions);
+        let spans = match start < end {
+            true => [(0..start, true), (start..end, false), (end..positions, true)],
+            false => [(0..positions, true), (0..0, true), (0..0, true)],
+        };
+        let spans = spans.map(|(positions, across)| Span { positions, columns: 0..columns.len(), across });
+        Self {
+            phase: *phase,
+            chain,
+            shape: Shape { splat: true, k: chain.k, stride: chain.stride, planes: 1 },
+            spans: spans.into_iter().filter(|span| !span.positions.is_empty()).collect(),
             advance: lanes,
             weights: 0,
             panel: columns.len() * chain.k,
@@ -151,29 +190,40 @@ impl PaddedRow {
 }
 
 /// Calls `f(rows, first position)` for tiles that cover `positions`, chain by chain, since only every `leap`-th shares input rows. Tiles have
-/// one of `sizes` rows; as few as possible of the two largest, else the largest first.
+/// one of `sizes` rows.
 pub(crate) fn for_each_tile(
     chain: &Chain,
     sizes: &[usize],
     positions: Range<usize>,
     f: &mut dyn FnMut(usize, usize),
 ) {
-    let [.., most] = *sizes else { unreachable!("there are tiles") };
     for start in positions.start..positions.end.min(positions.start + chain.leap) {
         let rows = (positions.end - start).div_ceil(chain.leap);
-        let tiles = rows.div_ceil(most);
-        let even = rows > most && tiles * most - rows <= tiles && sizes.contains(&(most - 1));
+        // A tile costs about as much as three rows more than it has, and not less than one of four.
+        let cost = |sizes: &&[usize]| tiles(sizes, rows).map(|tile| tile.max(4) + 3).sum::<usize>();
+        let sizes = (1..=sizes.len()).rev().map(|count| &sizes[..count]).min_by_key(cost);
         let mut done = 0;
-        while done < rows {
-            let tile = match even {
-                true if done < (rows - tiles * (most - 1)) * most => most,
-                true => most - 1,
-                false => {
-                    *sizes.iter().rev().find(|size| **size <= rows - done).expect("a tile may have one row")
-                }
-            };
+        for tile in tiles(sizes.expect("there are tiles"), rows) {
             f(tile, start + done * chain.leap);
             done += tile;
         }
     }
+}
+
+/// Cuts rows into tiles: as few as possible of the two largest sizes if these are neighbours, else the largest first.
+fn tiles(sizes: &[usize], rows: usize) -> impl Iterator<Item = usize> {
+    let [.., most] = *sizes else { unreachable!("there are tiles") };
+    let count = rows.div_ceil(most);
+    let even = rows > most && count * most - rows <= count && sizes.contains(&(most - 1));
+    let mut left = rows;
+    core::iter::from_fn(move || {
+        let fits = sizes.iter().rev().find(|size| **size <= left)?;
+        let tile = match even {
+            true if left.is_multiple_of(most - 1) && left / (most - 1) <= left.div_ceil(most) => most - 1,
+            true => most,
+            false => *fits,
+        };
+        left -= tile;
+        Some(tile)
+    })
 }

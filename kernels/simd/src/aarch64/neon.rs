@@ -43,6 +43,30 @@ fn load_part(from: &[f32]) -> float32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn between(first: usize, end: usize) -> uint32x4_t {
+    let lanes = crate::simd::between::<4>(first, end);
+    // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `u32`.
+    unsafe { vld1q_u32(lanes.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn load_where(from: *const f32, mask: uint32x4_t) -> float32x4_t {
+    if vminvq_u32(mask) != 0 {
+        // SAFETY: the caller says that elements of selected lanes can be read, and those are all.
+        return unsafe { vld1q_f32(from) };
+    }
+    let mut selected = [0; 4];
+    // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `u32`.
+    unsafe { vst1q_u32(selected.as_mut_ptr(), mask) };
+    // SAFETY: as the caller says.
+    let lanes = unsafe { crate::simd::load_where(from, selected) };
+    // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.
+    unsafe { vld1q_f32(lanes.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 fn store_part(v: float32x4_t, to: &mut [f32]) {
     let mut lanes = [0.0; 4];
     // SAFETY: there are four lanes; the instruction needs no alignment beyond that of `f32`.

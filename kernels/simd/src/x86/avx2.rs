@@ -48,6 +48,22 @@ fn load_part(from: &[f32]) -> __m256 {
     unsafe { _mm256_maskload_ps(from.as_ptr(), mask) }
 }
 
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn between(first: usize, end: usize) -> __m256 {
+    let [before, end] = [first, end].map(|lane| _mm256_set1_epi32(lane as i32));
+    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let mask = _mm256_andnot_si256(_mm256_cmpgt_epi32(before, lane), _mm256_cmpgt_epi32(end, lane));
+    _mm256_castsi256_ps(mask)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn load_where(from: *const f32, mask: __m256) -> __m256 {
+    // SAFETY: the caller says that elements of selected lanes can be read; others are not.
+    unsafe { _mm256_maskload_ps(from, _mm256_castps_si256(mask)) }
+}
+
 /// In two halves: a masked store is slow on AMD.
 #[inline]
 #[target_feature(enable = "avx2,fma")]

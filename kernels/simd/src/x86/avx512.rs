@@ -2,6 +2,8 @@
 
 #[cfg(not(miri))]
 use super::prefetch;
+#[cfg(not(miri))]
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 backend! {
@@ -22,6 +24,17 @@ backend! {
     zip low halves _mm512_unpacklo_ps, zip high halves _mm512_unpackhi_ps,
 }
 
+/// `FIRST[n]` selects the first `n` lanes: two loads where shifts would take six instructions.
+static FIRST: [__mmask16; 32] = {
+    let mut masks = [0xFFFF; 32];
+    let mut n = 0;
+    while n < 16 {
+        masks[n] = (1 << n) - 1;
+        n += 1;
+    }
+    masks
+};
+
 /// Selects the first `count` lanes, fewer than sixteen.
 #[inline]
 fn first(count: usize) -> __mmask16 {
@@ -33,6 +46,27 @@ fn first(count: usize) -> __mmask16 {
 fn load_part(from: &[f32]) -> __m512 {
     // SAFETY: the mask selects no lane beyond the slice, and others are not read.
     unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn between(first: usize, end: usize) -> __mmask16 {
+    let mask = FIRST[end % 32] & !FIRST[first % 32];
+    #[cfg(not(miri))]
+    let mask = {
+        let mut mask = mask;
+        // SAFETY: there is no instruction in it. From here on the mask is in a mask register, not copied there for every load.
+        unsafe { asm!("/* {0} */", inout(kreg) mask, options(pure, nomem, nostack, preserves_flags)) };
+        mask
+    };
+    mask
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_where(from: *const f32, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller says that elements of selected lanes can be read; others are not.
+    unsafe { _mm512_maskz_loadu_ps(mask, from) }
 }
 
 #[inline]
