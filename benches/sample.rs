@@ -10,6 +10,9 @@ pub const SLOW: f64 = 0.10;
 pub const SURVIVORS: f64 = 0.20;
 /// A sample takes at least that long: short problems are run several times.
 const LEAST: Duration = Duration::from_micros(200);
+/// A run that is shorter than this finds in its caches what it left there: before each sample it runs once untimed, since the others
+/// have run in between. A longer one has thrown out itself what it reads first.
+const LONG: Duration = Duration::from_millis(4);
 
 /// When a series is long enough.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,6 +103,9 @@ pub fn interleave(runs: &mut [impl FnMut()], probe: &mut Probe, effort: Effort) 
                 continue;
             }
             done = false;
+            if spent[i] < LONG * series[i].0.len().max(1) as u32 {
+                run();
+            }
             let before = probe.flops();
             let time = time(run, batches[i]);
             let after = probe.flops();
@@ -204,7 +210,7 @@ mod tests {
         let mut runs = ["A", "B", "C"].map(|name| {
             let order = &order;
             move || {
-                std::thread::sleep(LEAST);
+                std::thread::sleep(LONG);
                 order.borrow_mut().push_str(name);
             }
         });

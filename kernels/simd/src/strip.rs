@@ -76,6 +76,10 @@ impl Walk {
 /// It would compute the addresses of all rows before the loop over columns, run out of registers, and fetch each from the stack; now
 /// it adds the pitch.
 #[inline(always)]
+#[cfg_attr(
+    not(miri),
+    expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read from the address")
+)]
 fn opaque(address: *const f32) -> *const f32 {
     #[cfg(not(miri))]
     let address = {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::isa::{NAMES, choose};
-use crate::{Isa, IsaError, Portable, Simd, dispatch};
+use crate::{Isa, IsaError, Portable, Simd, Strip, dispatch};
 
 /// Makes a test of each function: for every instruction set, outside and inside of `vectorize`.
 macro_rules! on_every_isa {
@@ -39,6 +39,8 @@ on_every_isa! {
     load_and_store_at_any_alignment
     load_first_reads_only_the_slice
     load_across_reads_only_the_slice
+    strips_read_what_is_there_and_zeros
+    strips_refuse_what_is_not_there
     store_first_writes_only_the_slice
     permute_takes_any_lane
     transpose_with_any_pitch
@@ -260,6 +262,53 @@ fn load_across_reads_only_the_slice<S: Simd>(s: S) {
             assert_lanes(s, s.load_across(slice, at), expected);
         }
     }
+}
+
+/// An image of rows of 5 pixels, 3 above it and 2 below are absent; a window of 4 rows slides over all of it.
+fn strips_read_what_is_there_and_zeros<S: Simd>(s: S) {
+    let (height, width) = (6_isize, 5_isize);
+    let image = numbers(1, (height * width) as usize);
+    for top in -3..height - 1 {
+        let present = (-top).clamp(0, 4) as usize..(height - top).clamp(0, 4) as usize;
+        let strip: Strip<'_, 4> = Strip::new(&image, top * width, width as usize, present);
+        assert_eq!(strip.is_whole(), (0..=height - 4).contains(&top));
+        for left in -2 * S::LANES as isize..=width + 1 {
+            for skipped in 0..=4 {
+                let mut across = strip.across(s, left, left, width as usize).skip(skipped);
+                for row in skipped as isize..5 {
+                    let there = row < 4 && (0..height).contains(&(top + row));
+                    match across.next_row() {
+                        Some(v) => assert_lanes(s, v, |lane| {
+                            let column = left + lane as isize;
+                            let inside = (0..width).contains(&column);
+                            if inside { image[((top + row) * width + column) as usize] } else { 0.0 }
+                        }),
+                        None => assert!(!there || left >= width || left <= -(S::LANES as isize)),
+                    }
+                    assert!(there || row == 4 || !(0..height).contains(&(top + row)));
+                }
+            }
+        }
+    }
+}
+
+fn strips_refuse_what_is_not_there<S: Simd>(s: S) {
+    let refuses = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+    let lanes = S::LANES;
+    let data = numbers(1, 3 * lanes);
+    let strip: Strip<'_, 2> = Strip::new(&data, 0, lanes, 0..2);
+    let _ = strip.at(s, lanes as isize);
+    let _ = strip.across(s, lanes as isize + 1, 0, lanes - 1);
+    for x in [-1, lanes as isize + 1, isize::MAX, isize::MIN] {
+        assert!(refuses(&|| _ = strip.at(s, x)), "{}, at {x}", S::NAME);
+        assert!(refuses(&|| _ = strip.across(s, x, 0, lanes)), "{}, across {x}", S::NAME);
+    }
+    let absent: Strip<'_, 2> = Strip::new(&data, 0, lanes, 0..1);
+    assert!(refuses(&|| _ = absent.at(s, 0)));
+    assert!(refuses(&|| _ = Strip::<2>::new(&data, 0, usize::MAX / 2, 0..2)));
+    assert!(refuses(&|| _ = Strip::<2>::new(&data, isize::MIN, 1, 0..2)));
+    assert!(refuses(&|| _ = Strip::<2>::new(&data, 0, 1, 0..3)));
+    assert!(refuses(&|| _ = strip.at(s, 0).skip(2).next_row()));
 }
 
 fn store_first_writes_only_the_slice<S: Simd>(s: S) {

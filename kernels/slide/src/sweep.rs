@@ -378,7 +378,8 @@ fn sweep<
 /// Whether a tile of that many rows fits the registers: sums, a column of weights, an input and one to spare.
 const fn fits(registers: usize, shape: Shape, rows: usize) -> bool {
     let tall = shape.splat && shape.planes == 1 && shape.stride == 1;
-    rows + shape.k + 2 <= registers && (rows <= MAX_R || tall)
+    // A single kernel row has no stride.
+    rows + shape.k + 2 <= registers && (rows <= MAX_R || tall) && (shape.k > 1 || shape.stride == 1)
 }
 
 /// Planes, or positions, that a tile takes together: two where the registers hold them. Then no sum waits for its last addition, and a

@@ -60,8 +60,9 @@ fn between(first: usize, end: usize) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn load_where(from: *const f32, mask: __m256) -> __m256 {
+    let mask = _mm256_castps_si256(mask);
     // SAFETY: the caller says that elements of selected lanes can be read; others are not.
-    unsafe { _mm256_maskload_ps(from, _mm256_castps_si256(mask)) }
+    unsafe { _mm256_maskload_ps(from, mask) }
 }
 
 /// In two halves: a masked store is slow on AMD.
