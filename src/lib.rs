@@ -50,9 +50,9 @@ struct Readme;
 pub use conv1d::Conv1d;
 pub use convolve_core::{
     Accuracy, Activation, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs,
-    Caches, Conv2d, Epilogue, Error, Estimate, Execute, Forward, ForwardArgs, Geometry, Layout, NamedProblem,
-    Operand, Padding, Pair, Par, Pass, Problem, Strides, Unsupported, Update, WeightLayout, WeightStrides,
-    Workspace, backward_bias, definition, phase, problems,
+    Caches, Conv2d, Epilogue, Error, Estimate, Execute, Forward, ForwardArgs, Geometry, Layout, Machine,
+    NamedProblem, Operand, Padding, Pair, Par, Pass, Problem, Strides, Unsupported, Update, WeightLayout,
+    WeightStrides, Workspace, backward_bias, definition, phase, problems,
 };
 pub use convolve_im2col::explicit;
 pub use convolve_layers::{Function, Norm, Real, Saved, Statistics, cross_entropy, softmax};

@@ -2,7 +2,9 @@
 
 use crate::Plan;
 use crate::registry::Registered;
-use convolve_core::{Accuracy, Algorithm, Caches, Conv2d, Error, Estimate, Par, Problem, Unsupported};
+use convolve_core::{
+    Accuracy, Algorithm, Caches, Conv2d, Error, Estimate, Machine, Par, Problem, Unsupported,
+};
 use convolve_linear::{FullyConnected, Linear};
 use convolve_pool::{Pool2d, Pooling};
 use convolve_simd::Isa;
@@ -144,7 +146,9 @@ impl Planner {
     /// ```
     pub fn problem(&self, conv: Conv2d) -> Result<Problem, Error> {
         let (isa, threads) = self.machine()?;
-        Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches: self.caches })
+        let (geometry, accuracy, caches, machine) =
+            (conv.geometry()?, self.accuracy, self.caches, Machine::native());
+        Ok(Problem { geometry, isa, threads, accuracy, caches, machine })
     }
 
     /// The instruction set and the threads to plan for.

@@ -52,7 +52,12 @@ impl Algorithm<BackwardWeights> for Direct {
 /// Vectors of input channels, or, where operands and gradient lie right for them, of output channels: what costs less.
 fn choose(problem: &Problem) -> (Estimate, Box<dyn Execute<BackwardWeights>>) {
     let runner = Runner::new(problem);
-    let estimate = Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: 0 };
+    let estimate = Estimate {
+        ns: runner.nanoseconds(problem),
+        workspace: runner.workspace_len(),
+        packed: 0,
+        ..Estimate::default()
+    };
     match InPlace::new(problem).map(|other| (other.estimate(), other)) {
         Some((other, in_place)) if other.ns < estimate.ns => (other, Box::new(in_place)),
         _ => (estimate, Box::new(runner)),

@@ -299,7 +299,7 @@ impl InPlace {
     pub(crate) fn estimate(&self) -> Estimate {
         let tasks = self.blocks.cuts.boxes(&self.geometry) * self.blocks.cuts.parts;
         let ns = self.cycles() / 3.5 / self.threads.min(tasks) as f64;
-        Estimate { ns, workspace: self.workspace_len(), packed: 0 }
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, ..Estimate::default() }
     }
 }
 

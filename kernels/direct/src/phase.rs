@@ -363,6 +363,7 @@ impl PhaseRunner {
             ns: runner.blocks.cycles[1] / 3.5,
             workspace: runner.workspace_len(),
             packed: runner.packed_len(),
+            ..Estimate::default()
         }
     }
 }

@@ -203,6 +203,7 @@ impl Runner {
             ns: cycles / 3.5 / self.threads as f64,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
+            ..Estimate::default()
         }
     }
 }

@@ -17,7 +17,12 @@ impl Algorithm<BackwardWeights> for Im2col {
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
         let runner = Runner::new(problem);
-        Ok(Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: 0 })
+        Ok(Estimate {
+            ns: runner.nanoseconds(problem),
+            workspace: runner.workspace_len(),
+            packed: 0,
+            ..Estimate::default()
+        })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {

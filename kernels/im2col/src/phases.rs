@@ -233,7 +233,7 @@ impl PatchRunner {
     pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
         let runner = Self::new(problem, direction);
         let (workspace, packed) = (Phased::workspace_len(&runner), Phased::packed_len(&runner));
-        Estimate { ns: runner.nanoseconds(problem), workspace, packed }
+        Estimate { ns: runner.nanoseconds(problem), workspace, packed, ..Estimate::default() }
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus packing, at 3.5 GHz.

@@ -284,6 +284,7 @@ impl Channels {
             ns: cycles / 3.5 / self.threads.min(tasks).max(1) as f64,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
+            ..Estimate::default()
         }
     }
 

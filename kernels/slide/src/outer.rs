@@ -43,7 +43,7 @@ impl Algorithm<BackwardWeights> for Outer {
         let runner = Runner::new(problem)?;
         let Parts { parts, boxes, .. } = runner.parts_of(runner.parts);
         let ns = runner.cycles() / 3.5 / problem.threads.min(parts * boxes).max(1) as f64;
-        Ok(Estimate { ns, workspace: runner.workspace_len(), packed: 0 })
+        Ok(Estimate { ns, workspace: runner.workspace_len(), packed: 0, ..Estimate::default() })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {

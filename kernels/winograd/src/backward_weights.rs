@@ -148,7 +148,12 @@ impl GradientRunner {
     pub(crate) fn estimate(&self) -> Estimate {
         let tasks = self.cuts.boxes(&self.geometry) * self.cuts.parts;
         let share = tasks.div_ceil(self.threads) as f64 / tasks as f64;
-        Estimate { ns: self.cycles * share / 3.5, workspace: self.workspace_len(), packed: 0 }
+        Estimate {
+            ns: self.cycles * share / 3.5,
+            workspace: self.workspace_len(),
+            packed: 0,
+            ..Estimate::default()
+        }
     }
 
     /// The sums of one task over one part of the tiles, at the start of its lane; how many they are.

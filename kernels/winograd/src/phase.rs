@@ -129,6 +129,7 @@ impl PhaseRunner {
             ns: self.blocks.cycles[0] * self.blocks.cycles[2] / 3.5,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
+            ..Estimate::default()
         }
     }
 
