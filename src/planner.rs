@@ -209,7 +209,12 @@ impl Planner {
             Some(isa) => isa,
             None => Isa::from_env()?,
         };
-        Ok((isa, self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS)))
+        Ok((isa, self.threads_now()))
+    }
+
+    /// The threads to plan for; a pool is asked only if the caller did not say.
+    pub(crate) fn threads_now(&self) -> usize {
+        self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS)
     }
 
     /// Prepares a pooling.
@@ -293,7 +298,7 @@ impl Planner {
             if self.forbidden.iter().any(|name| name == algorithm.name()) {
                 return Err(Exclusion::Forbidden);
             }
-            let estimate = algorithm.estimate(&problem)?.at(problem.machine.ghz);
+            let estimate = algorithm.estimate(&problem)?.on(&problem.machine, problem.isa);
             let needs = estimate.workspace.saturating_mul(size_of::<f32>());
             match self.max_workspace {
                 Some(limit) if needs > limit => Err(Exclusion::Workspace { needs, limit }),

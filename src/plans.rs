@@ -2,7 +2,7 @@
 
 use crate::registry::Registered;
 use crate::{Plan, Planner};
-use convolve_core::{Conv2d, Error, Par, Pass};
+use convolve_core::{Conv2d, Error, Pass};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -40,7 +40,7 @@ impl<P: Registered> PlanCache<P> {
     /// # Errors
     /// As [`Planner::plan`]; an error is not kept.
     pub fn get(&self, conv: Conv2d) -> Result<Arc<Plan<P>>, Error> {
-        let key = (conv, Par::Current.threads());
+        let key = (conv, self.planner.threads_now());
         if let Some(plan) = self.plans.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(plan));
         }

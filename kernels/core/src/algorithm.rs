@@ -174,14 +174,15 @@ impl Stages {
         self.compute + self.memory + self.calls + self.waiting
     }
 
-    /// The same shares of another time.
+    /// A time that is shared out as `parts` are: compute, memory, calls, waiting, in whatever unit.
     /// ```
-    /// let stages = convolve_core::Stages { compute: 3.0, ..Default::default() };
-    /// assert_eq!(stages.scaled(2.0).compute, 6.0);
+    /// let stages = convolve_core::Stages::split(30.0, [1.0, 0.5, 0.0, 0.0]);
+    /// assert_eq!((stages.compute, stages.memory), (20.0, 10.0));
     /// ```
-    pub fn scaled(self, factor: f64) -> Self {
-        let Self { compute, memory, calls, waiting } = self;
-        let [compute, memory, calls, waiting] = [compute, memory, calls, waiting].map(|ns| ns * factor);
+    pub fn split(ns: f64, parts: [f64; 4]) -> Self {
+        let sum: f64 = parts.iter().sum();
+        let [compute, memory, calls, waiting] =
+            parts.map(|part| if sum > 0.0 { part / sum * ns } else { 0.0 });
         Self { compute, memory, calls, waiting }
     }
 }
@@ -195,7 +196,7 @@ impl Stages {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Estimate {
     /// Time of one run with packed weights, in nanoseconds. Algorithms answer for a core of [`Estimate::GHZ`]; the planner converts
-    /// that to the clock of the machine.
+    /// that to its [`Machine`].
     pub ns: f64,
     /// Workspace, in floats, for all threads.
     pub workspace: usize,
@@ -206,18 +207,29 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The clock of the core by which algorithms convert cycles to nanoseconds.
+    /// The clock of the core by which algorithms convert cycles to nanoseconds; it does two vectors of multiply-adds in a cycle.
     pub const GHZ: f64 = 3.5;
 
-    /// The same work on a core of another clock.
+    /// The same work on a machine: its clock, and for what is computed its multiply-adds in a cycle (an algorithm that does not say its
+    /// stages only computes).
     /// ```
-    /// use convolve_core::Estimate;
-    /// let estimate = Estimate { ns: 1e6, ..Default::default() };
-    /// assert_eq!(estimate.at(Estimate::GHZ / 2.0).ns, 2e6);
+    /// use convolve_core::{Estimate, Machine, Stages};
+    /// let isa = convolve_simd::Isa::available()[0];
+    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], ..Machine::GENERIC };
+    /// let estimate = Estimate { ns: 10.0, stages: Stages::split(10.0, [8.0, 2.0, 0.0, 0.0]), ..Default::default() };
+    /// assert_eq!(estimate.on(&machine, isa).ns, 8.0 * 2.0 * 2.0 + 2.0 * 2.0);
     /// ```
-    pub fn at(self, ghz: f64) -> Self {
-        let factor = Self::GHZ / ghz;
-        Self { ns: self.ns * factor, stages: self.stages.scaled(factor), ..self }
+    pub fn on(self, machine: &Machine, isa: Isa) -> Self {
+        let clock = Self::GHZ / machine.ghz;
+        let fma = machine.fma(isa);
+        let compute = clock * if fma > 0.0 { 2.0 / fma } else { 1.0 };
+        if self.stages.sum() == 0.0 {
+            return Self { ns: self.ns * compute, ..self };
+        }
+        let Stages { memory, calls, waiting, .. } = self.stages;
+        let [memory, calls, waiting] = [memory, calls, waiting].map(|ns| ns * clock);
+        let stages = Stages { compute: self.stages.compute * compute, memory, calls, waiting };
+        Self { ns: stages.sum(), stages, ..self }
     }
 }
 

@@ -71,7 +71,7 @@ impl Machine {
         shipped("Haswell", 3.2, [1.0, 0.0, 2.0, 0.0], caches(32, 256, 2048), [64.0, 28.0, 12.0], 10.0);
     /// Intel Alder Lake and later clients: AVX2 only.
     pub const ALDER_LAKE: Self =
-        shipped("Alder Lake", 4.5, [1.0, 0.0, 2.0, 0.0], caches(48, 1280, 3072), [64.0, 40.0, 10.0], 20.0);
+        shipped("Alder Lake", 4.5, [1.5, 0.0, 2.0, 0.0], caches(48, 1280, 3072), [64.0, 40.0, 10.0], 20.0);
     /// Intel Skylake-X and Cascade Lake.
     pub const SKYLAKE_X: Self =
         shipped("Skylake-X", 2.8, [1.0, 0.0, 2.0, 2.0], caches(32, 1024, 1408), [128.0, 48.0, 8.0], 10.0);
@@ -82,7 +82,7 @@ impl Machine {
     pub const SAPPHIRE_RAPIDS: Self = shipped(
         "Sapphire Rapids",
         3.1,
-        [1.0, 0.0, 2.0, 2.0],
+        [1.5, 0.0, 2.0, 2.0],
         caches(48, 2048, 1920),
         [128.0, 48.0, 8.0],
         12.0,
@@ -126,6 +126,14 @@ impl Machine {
     /// ```
     pub fn native() -> Self {
         Self::of(Cpu::current())
+    }
+
+    /// Vectors of fused multiply-adds that a core does in a cycle with that instruction set.
+    /// ```
+    /// assert_eq!(convolve_core::Machine::GENERIC.fma(convolve_simd::Isa::available()[0]), 1.0);
+    /// ```
+    pub fn fma(&self, isa: Isa) -> f64 {
+        self.fma[slot(isa)]
     }
 
     /// Peak of one core with that instruction set, in 1e9 floating-point operations a second.
