@@ -10,7 +10,7 @@
 //! | of this CPU, other kernels | no, noted | dropped: it will never hold again |
 //! | anything else | no, noted | dropped |
 
-use super::entry::{Ignored, Key, Note, TunedEntry, is_here};
+use super::entry::{Ignored, Key, Note, TunedEntry};
 use crate::{Explanation, Why};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -208,9 +208,9 @@ impl TuningCache {
         }
         let winner = explanation.verdicts.iter().position(|verdict| verdict.algorithm == entry.algorithm);
         let reason = match winner.map(|winner| (winner, &explanation.verdicts[winner].answer)) {
-            Some((winner, Ok(_))) if is_here(&entry.isa) => return explanation.choose(winner, Why::Measured),
+            Some((winner, Ok(_))) => return explanation.choose(winner, Why::Measured),
             Some((_, Err(reason))) => reason.to_string(),
-            _ => "no algorithm has this name".to_owned(),
+            None => "no algorithm has this name".to_owned(),
         };
         let problem = format!("{} {} {}", explanation.pass, explanation.problem, explanation.layout);
         let reason = Ignored::Refused { problem, algorithm: entry.algorithm.clone(), reason };

@@ -2,7 +2,7 @@
 
 use crate::Explanation;
 use convolve_core::Conv2d;
-use convolve_simd::{Cpu, Isa};
+use convolve_simd::Cpu;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -280,9 +280,4 @@ impl fmt::Display for Note {
             None => reason.fmt(f),
         }
     }
-}
-
-/// Whether an instruction set of that name is here.
-pub(crate) fn is_here(isa: &str) -> bool {
-    Isa::available().iter().any(|here| here.name() == isa)
 }

@@ -73,6 +73,8 @@ impl Planner {
     ///   where plans will run.
     /// - Samples of at least 0.1 ms, taken from the candidates in turn so that a slow moment meets all of them; after three rounds those 30 %
     ///   behind the best are dropped; medians decide. Weights are packed and memory is allocated before.
+    /// - Algorithms differ in their last bits, within the accuracy class, and a close race may end differently the next time: for the same bits in every
+    ///   run, plan by a saved cache.
     /// - [`Budget`] has the time and says what cold weights are. It takes the memory of the problem, a workspace for each candidate, and copies of the
     ///   weights.
     ///
