@@ -35,6 +35,12 @@ pub struct Args {
     /// Only the algorithm of that name; may be repeated
     #[arg(long, value_name = "NAME", value_parser = algorithm)]
     pub algorithm: Vec<String>,
+    /// Tunes every problem before it is measured, with warm weights as the report's own: regret is then that of a tuned planner
+    #[arg(long)]
+    pub tuned: bool,
+    /// Constants that estimates and block sizes are computed with
+    #[arg(long, value_enum, default_value = "default")]
+    pub machine: Constants,
     /// Fewer and shorter samples
     #[arg(long)]
     pub quick: bool,
@@ -73,6 +79,19 @@ pub enum Layouts {
     Nhwc,
     /// One after the other
     Both,
+}
+
+/// Whose constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Constants {
+    /// What a planner takes that was told nothing
+    Default,
+    /// Those of no CPU in particular
+    Generic,
+    /// Those shipped for this CPU
+    Native,
+    /// Measured now
+    Calibrated,
 }
 
 /// Class of accuracy.

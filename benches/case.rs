@@ -3,8 +3,8 @@
 use crate::error;
 use convolve::registry::Registered;
 use convolve::{
-    BackwardData, BackwardWeights, Conv2d, Epilogue, Error, Forward, Geometry, Par, Pass, Plan, Planner,
-    Update, Verdict, Workspace,
+    BackwardData, BackwardWeights, Budget, Conv2d, Epilogue, Error, Forward, Geometry, Par, Pass, Plan,
+    Planner, Update, Verdict, Workspace,
 };
 
 /// A pass as a value.
@@ -58,6 +58,14 @@ impl AnyPass {
     /// A problem that makes no sense.
     pub fn verdicts(self, planner: &Planner, conv: Conv2d) -> Result<Vec<Verdict>, Error> {
         with_pass!(self, P => Ok(planner.explain::<P>(conv)?.verdicts))
+    }
+
+    /// The same, after the best few were timed.
+    ///
+    /// # Errors
+    /// A problem that makes no sense, or no memory.
+    pub fn tune(self, planner: &Planner, conv: Conv2d, budget: Budget) -> Result<Vec<Verdict>, Error> {
+        with_pass!(self, P => Ok(planner.tune::<P>(conv, budget)?.verdicts))
     }
 
     /// Prepares what `planner` chooses.

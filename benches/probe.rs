@@ -4,7 +4,7 @@
 //! loop stands before and after every sample, and tells whether the sample is worth anything.
 
 use convolve::Isa;
-use convolve_simd::{Simd, dispatch};
+use convolve_simd::fused;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -66,62 +66,13 @@ impl Probe {
     }
 
     fn run(&self) -> usize {
-        dispatch!(self.isa, s => run(s, self.rounds))
+        fused(self.isa, self.rounds)
     }
-}
-
-/// As many chains as the registers hold beside two operands, or more than latency times units of any CPU.
-#[inline(never)]
-fn run<S: Simd>(s: S, rounds: usize) -> usize {
-    if S::REGISTERS >= 32 { chains::<S, 24>(s, rounds) } else { chains::<S, 14>(s, rounds) }
-}
-
-/// Runs `rounds` steps of `CHAINS` independent chains `x = a * x + b` and returns the FLOPs.
-#[inline(always)]
-fn chains<S: Simd, const CHAINS: usize>(s: S, rounds: usize) -> usize {
-    let sum = s.vectorize(
-        #[inline(always)]
-        |s| {
-            // Unknown to the compiler, different from chain to chain, and with a normal number as the limit.
-            let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
-            let mut x = [a; CHAINS];
-            for x in &mut x {
-                *x = s.splat(black_box(1.5));
-            }
-            for _ in 0..rounds {
-                for x in &mut x {
-                    *x = s.mul_add(*x, a, b);
-                }
-            }
-            let mut sum = a;
-            for x in x {
-                sum = s.add(sum, x);
-            }
-            s.sum(sum)
-        },
-    );
-    black_box(sum);
-    2 * rounds * CHAINS * S::LANES
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flops_are_counted() {
-        for &isa in Isa::available() {
-            let registers = dispatch!(isa, s => registers(s));
-            let chains = if registers >= 32 { 24 } else { 14 };
-            let probe = Probe { isa, rounds: 5, opening: 0.0, best: 0.0 };
-            assert_eq!(probe.run(), 2 * 5 * chains * isa.lanes());
-            assert!(chains + 2 <= registers);
-        }
-    }
-
-    fn registers<S: Simd>(_: S) -> usize {
-        S::REGISTERS
-    }
 
     #[test]
     fn the_peak_is_the_best_window() {

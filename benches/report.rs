@@ -1,7 +1,7 @@
 //! The performance report: `cargo bench --bench report -- --help`.
 
 use clap::Parser;
-use convolve::{Error, NamedProblem};
+use convolve::{Budget, Error, NamedProblem};
 use convolve_benches::args::Args;
 use convolve_benches::case::{AnyPass, Case, Operands};
 use convolve_benches::row::{self, Row};
@@ -43,11 +43,15 @@ fn main() -> io::Result<()> {
 /// All algorithms on one problem, pass and layout.
 fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> Result<Vec<Row>, Error> {
     let planner = session.planner();
-    let verdicts = pass.verdicts(&planner, problem.conv)?;
+    let verdicts = match session.args.tuned {
+        true => pass.tune(&planner, problem.conv, Budget::from(session.effort().budget).warm())?,
+        false => pass.verdicts(&planner, problem.conv)?,
+    };
     let (operands, macs) = (Operands::new(problem.conv)?, problem.conv.geometry()?.macs());
     let (mut rows, mut runs) = (Vec::new(), Vec::new());
     for verdict in &verdicts {
-        if verdict.answer.is_err() || !session.args.wants(verdict.algorithm) {
+        let Ok(estimate) = verdict.answer else { continue };
+        if !session.args.wants(verdict.algorithm) {
             continue;
         }
         let planner = planner.clone().only(verdict.algorithm);
@@ -57,6 +61,7 @@ fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> 
         rows.push(Row {
             workspace_bytes,
             error,
+            predicted_s: Some(estimate.ns * 1e-9),
             ..session.row(problem, pass, verdict.algorithm, verdict.chosen)
         });
     }

@@ -38,6 +38,8 @@ pub struct Row {
     pub peak_fraction: f64,
     /// Of the chosen algorithm: its median time over that of the fastest one, minus 1; unknown when not all were measured.
     pub regret: Option<f64>,
+    /// What the algorithm estimates for a run, in seconds; unknown for those of others.
+    pub predicted_s: Option<f64>,
     /// Worst |error| / (u S) of a sample of the result, u = 2^-24, S = the sum of the |products| of an element; unknown where it was not compared.
     pub error: Option<f64>,
     /// Memory that a run needs beside operands and packed weights.
@@ -110,6 +112,7 @@ pub(crate) mod tests {
             gflops: 0.0,
             peak_fraction: 0.0,
             regret: None,
+            predicted_s: None,
             error: None,
             workspace_bytes: 1 << 19,
             samples: 0,
@@ -156,6 +159,7 @@ pub(crate) mod tests {
             "gflops",
             "peak_fraction",
             "regret",
+            "predicted_s",
             "error",
             "workspace_bytes",
             "cpu",

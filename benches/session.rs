@@ -1,6 +1,6 @@
 //! What every measuring program does around its measurements: pins the thread, opens the probe, prints who measures where, keeps the rows.
 
-use crate::args::Args;
+use crate::args::{Args, Constants};
 use crate::case::AnyPass;
 use crate::machine::{self, Machine};
 use crate::probe::Probe;
@@ -24,6 +24,7 @@ pub struct Session<'a> {
     /// The peak, and whether the core is slow now.
     pub probe: Probe,
     pinned: Option<usize>,
+    constants: Option<convolve::Machine>,
     machine: Machine,
     json: Option<File>,
     written: usize,
@@ -42,7 +43,13 @@ pub fn run(args: &Args, program: impl FnOnce(Session<'_>) -> io::Result<()> + Se
     let pinned = (args.threads == 1 && !args.no_pin).then(machine::pin).flatten();
     let run = |par| {
         let (machine, probe) = (Machine::detect(), Probe::open(isa));
-        program(Session { args, isa, par, probe, pinned, machine, json, written: 0 })
+        let constants = match args.machine {
+            Constants::Default => None,
+            Constants::Generic => Some(convolve::Machine::GENERIC),
+            Constants::Native => Some(convolve::Machine::native()),
+            Constants::Calibrated => Some(convolve::Machine::calibrate()),
+        };
+        program(Session { args, isa, par, probe, pinned, constants, machine, json, written: 0 })
     };
     let result = match args.threads {
         1 => run(Par::Seq),
@@ -88,6 +95,15 @@ impl Session<'_> {
             peak[0], peak[1]
         )?;
         writeln!(out, "Threads:  {threads}, {pinned}")?;
+        if let Some(constants) = &self.constants {
+            let convolve::Machine { name, ghz, fma, caches, bandwidth, fork_ns, task_ns } = constants;
+            let [l1, l2, l3] = [caches.l1, caches.l2, caches.l3].map(|bytes| bytes >> 10);
+            writeln!(
+                out,
+                "Planned:  by constants of {name}: {ghz:.2} GHz, multiply-adds a cycle {fma:.1?}, caches of {l1}, {l2}, {l3} KiB, \
+                 {bandwidth:.0?} bytes a nanosecond, {fork_ns:.0} ns to fork, {task_ns:.0} ns a task"
+            )?;
+        }
         writeln!(out, "Built by: {rustc}, commit {}", commit.as_deref().unwrap_or("unknown"))?;
         writeln!(out, "Date:     {date}")?;
         writeln!(out, "Timed:    single runs, weights packed before, all memory allocated and warm")?;
@@ -101,7 +117,12 @@ impl Session<'_> {
 
     /// A planner within the limits of the flags.
     pub fn planner(&self) -> Planner {
-        Planner::new().isa(self.isa).threads(self.args.threads.into()).accuracy(self.args.accuracy())
+        let planner =
+            Planner::new().isa(self.isa).threads(self.args.threads.into()).accuracy(self.args.accuracy());
+        match self.constants {
+            Some(constants) => planner.machine(constants),
+            None => planner,
+        }
     }
 
     /// Calls `f` for every problem and pass of the flags, in each layout one after the other.
@@ -152,6 +173,7 @@ impl Session<'_> {
             gflops: f64::NAN,
             peak_fraction: f64::NAN,
             regret: None,
+            predicted_s: None,
             error: None,
             workspace_bytes: 0,
             samples: 0,

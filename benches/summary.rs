@@ -34,8 +34,24 @@ pub fn summary(rows: &[Row]) -> String {
     }
     // Writing to a string does not fail.
     let _ = writeln!(out, "{}", regrets(rows));
+    if let Some(line) = predictions(rows) {
+        let _ = writeln!(out, "{line}");
+    }
     let _ = writeln!(out, "{}", quiet(rows));
     out
+}
+
+/// Predicted over measured time of the chosen plans.
+fn predictions(rows: &[Row]) -> Option<String> {
+    const NEAR: f64 = 1.25;
+    let ratio = |row: &Row| Some(row.predicted_s? / row.median_s);
+    let mut ratios: Vec<f64> = rows.iter().filter(|row| row.chosen).filter_map(ratio).collect();
+    let middle = median(&mut ratios)?;
+    let near = ratios.iter().filter(|&&ratio| (1.0 / NEAR..=NEAR).contains(&ratio)).count();
+    let share = 100.0 * near as f64 / ratios.len() as f64;
+    Some(format!(
+        "Predicted / measured time of the chosen plans: median {middle:.2}, within a factor of {NEAR} for {share:.0} % of them."
+    ))
 }
 
 fn regrets(rows: &[Row]) -> String {
@@ -100,6 +116,7 @@ mod tests {
     fn it_counts() {
         let mut rows = [row("a", true, 0.5), row("b", false, 0.25), row("c", false, 1.0)];
         crate::row::regret(&mut rows);
+        rows[0].predicted_s = Some(0.6);
         rows[2].steady = false;
         let text = summary(&rows);
         for part in [
@@ -107,6 +124,7 @@ mod tests {
             " 20.0 |",
             "Regret: median 100.0 %, mean 100.0 %, worst 100.0 % (fwd NCHW mb1ic1",
             "by a)",
+            "measured time of the chosen plans: median 1.20, within a factor of 1.25 for 100 %",
             "Samples: 21, of which 2 were dropped",
             "In 1 of 3 rows",
         ] {

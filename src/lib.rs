@@ -35,13 +35,17 @@
 #![forbid(unsafe_code)]
 
 mod conv1d;
+mod explain;
 pub mod filters;
 pub mod guide;
 mod oneshot;
 mod plan;
 mod planner;
+mod plans;
 pub mod registry;
 mod transposed;
+#[cfg(feature = "tuning")]
+mod tuning;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -50,17 +54,21 @@ struct Readme;
 pub use conv1d::Conv1d;
 pub use convolve_core::{
     Accuracy, Activation, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs,
-    Caches, Conv2d, Epilogue, Error, Estimate, Execute, Forward, ForwardArgs, Geometry, Layout, NamedProblem,
-    Operand, Padding, Pair, Par, Pass, Problem, Strides, Unsupported, Update, WeightLayout, WeightStrides,
-    Workspace, backward_bias, definition, phase, problems,
+    Caches, Conv2d, Epilogue, Error, Estimate, Exclusion, Execute, Forward, ForwardArgs, Geometry, Layout,
+    Machine, NamedProblem, Operand, Padding, Pair, Par, Pass, Problem, Stages, Strides, Unsupported, Update,
+    WeightLayout, WeightStrides, Workspace, backward_bias, definition, phase, problems,
 };
 pub use convolve_im2col::explicit;
 pub use convolve_layers::{Function, Norm, Real, Saved, Statistics, cross_entropy, softmax};
 pub use convolve_linear::{FullyConnected, Linear, PackedMatrix, WeightOrder};
 pub use convolve_pool::definition as pool_definition;
 pub use convolve_pool::{Pool2d, PoolGeometry, Pooling, Reduction, Ties};
-pub use convolve_simd::{Isa, IsaError};
+pub use convolve_simd::{Cpu, Isa, IsaError};
+pub use explain::{Explanation, Verdict, Why};
 pub use oneshot::{Gradients, backward, backward_data, backward_weights, forward};
 pub use plan::{PackedWeights, Plan};
-pub use planner::{Explanation, Planner, Verdict};
+pub use planner::Planner;
+pub use plans::PlanCache;
 pub use transposed::{Transposed2d, transposed};
+#[cfg(feature = "tuning")]
+pub use tuning::{Budget, Ignored, Note, Tunable, TunedEntry, TuningCache};

@@ -77,6 +77,12 @@ impl<P: Pass> Plan<P> {
         Self { problem, algorithm, estimate, execute }
     }
 
+    /// What it was planned for.
+    #[cfg(feature = "tuning")]
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
     /// The checked problem.
     /// ```
     /// # use convolve::{Conv2d, Forward, Planner};

@@ -1,12 +1,15 @@
-//! The planner: asks every registered algorithm and takes the smallest estimate.
+//! The planner: asks every registered algorithm that the limits allow, and takes the smallest estimate, or what was measured to be
+//! the fastest.
 
-use crate::Plan;
 use crate::registry::Registered;
-use convolve_core::{Accuracy, Algorithm, Caches, Conv2d, Error, Estimate, Par, Problem, Unsupported};
+use crate::{Explanation, Plan, Verdict};
+use convolve_core::{
+    Accuracy, Algorithm, BackwardData, BackwardWeights, Caches, Conv2d, Error, Exclusion, Forward, Machine,
+    Par, Problem,
+};
 use convolve_linear::{FullyConnected, Linear};
 use convolve_pool::{Pool2d, Pooling};
 use convolve_simd::Isa;
-use core::fmt;
 
 /// More lanes of workspace than any problem has tasks for.
 const MAX_THREADS: usize = 1024;
@@ -28,8 +31,13 @@ pub struct Planner {
     isa: Option<Isa>,
     threads: Option<usize>,
     accuracy: Accuracy,
-    caches: Caches,
+    caches: Option<Caches>,
+    machine: Option<Machine>,
     only: Option<String>,
+    forbidden: Vec<String>,
+    max_workspace: Option<usize>,
+    #[cfg(feature = "tuning")]
+    pub(crate) tuned: Option<std::sync::Arc<crate::TuningCache>>,
 }
 
 impl Planner {
@@ -78,13 +86,33 @@ impl Planner {
         Self { accuracy, ..self }
     }
 
-    /// Computes block sizes for those caches.
+    /// Computes block sizes for those caches. Default: those of the [`machine`](Self::machine) that was given, else
+    /// [`Caches::default`].
+    ///
+    /// Block sizes are part of a plan: in the classes below [`Accuracy::Strict`] a sum may be cut in other places for other caches, so
+    /// that its last bits differ; never for another number of threads.
     /// ```
     /// # use convolve::{Caches, Planner};
     /// let planner = Planner::new().caches(Caches { l1: 48 << 10, l2: 2 << 20, l3: 8 << 20 });
     /// ```
     pub fn caches(self, caches: Caches) -> Self {
-        Self { caches, ..self }
+        Self { caches: Some(caches), ..self }
+    }
+
+    /// Estimates with the constants of that machine, and computes block sizes for its caches. Default: those shipped for this CPU,
+    /// [`Machine::native`].
+    ///
+    /// To plan alike on different machines, give all of them the same constants, such as [`Machine::GENERIC`].
+    /// ```
+    /// # use convolve::{Conv2d, Forward, Machine, Planner};
+    /// let slow = Machine { ghz: 1.0, ..Machine::GENERIC };
+    /// let conv = Conv2d::new(64, 64, 3).input(56);
+    /// let [fast, slow] = [Machine::GENERIC, slow].map(|machine| Planner::new().machine(machine).plan::<Forward>(conv));
+    /// assert!(slow?.estimate().ns > 3.0 * fast?.estimate().ns);
+    /// # Ok::<(), convolve::Error>(())
+    /// ```
+    pub fn machine(self, machine: Machine) -> Self {
+        Self { machine: Some(machine), ..self }
     }
 
     /// Allows only the algorithm of that name.
@@ -98,22 +126,48 @@ impl Planner {
         Self { only: Some(name.into()), ..self }
     }
 
+    /// Never takes the algorithm of that name; call it again to forbid several. A name that no pass has is an error when planning.
+    /// ```
+    /// # use convolve::{Conv2d, Exclusion, Forward, Planner};
+    /// let conv = Conv2d::new(64, 64, 3).input(56);
+    /// let first = Planner::new().plan::<Forward>(conv)?.algorithm();
+    /// let explanation = Planner::new().forbid(first).explain::<Forward>(conv)?;
+    /// assert_ne!(explanation.chosen().unwrap().algorithm, first);
+    /// assert!(explanation.verdicts.iter().any(|verdict| verdict.answer == Err(Exclusion::Forbidden)));
+    /// # Ok::<(), convolve::Error>(())
+    /// ```
+    pub fn forbid(mut self, name: impl Into<String>) -> Self {
+        self.forbidden.push(name.into());
+        self
+    }
+
+    /// Allows only plans whose workspace, for all threads, is at most that many bytes.
+    /// ```
+    /// # use convolve::{Conv2d, Error, Forward, Planner};
+    /// let conv = Conv2d::new(64, 64, 3).input(56);
+    /// let limit = Planner::new().plan::<Forward>(conv)?.workspace_len() * 4;
+    /// assert!(Planner::new().max_workspace(limit).plan::<Forward>(conv).is_ok());
+    /// let error = Planner::new().max_workspace(0).only("im2col").plan::<Forward>(conv).unwrap_err();
+    /// assert!(matches!(error, Error::Excluded { .. }) && error.to_string().contains("KiB of workspace"));
+    /// # Ok::<(), convolve::Error>(())
+    /// ```
+    pub fn max_workspace(self, bytes: usize) -> Self {
+        Self { max_workspace: Some(bytes), ..self }
+    }
+
     /// Checks the problem, chooses an algorithm and prepares it.
     ///
     /// # Errors
-    /// Whatever [`Conv2d::geometry`] finds; an algorithm that was forced and refuses; an unknown name; an instruction set
-    /// (from the environment) that this CPU does not have.
+    /// Whatever [`Conv2d::geometry`] finds; an algorithm that was forced and refuses; limits that leave none
+    /// ([`Error::Excluded`] says which limit excludes what); an unknown name; an instruction set (from the environment) that
+    /// this CPU does not have.
     pub fn plan<P: Registered>(&self, conv: Conv2d) -> Result<Plan<P>, Error> {
         let (explanation, problem) = self.decide::<P>(conv)?;
         if std::env::var_os("CONVOLVE_EXPLAIN").is_some_and(|value| value == "1") {
             eprint!("{explanation}");
         }
-        let chosen = explanation.verdicts.iter().position(|verdict| verdict.chosen);
-        let Some(chosen) = chosen else { return Err(explanation.refusal()) };
-        let Verdict { algorithm, ref answer, .. } = explanation.verdicts[chosen];
-        let estimate = answer.expect("a chosen algorithm has an estimate");
-        let algorithm = find::<P>(algorithm).expect("a verdict names a registered algorithm");
-        Ok(Plan::new(problem, algorithm.name(), estimate, algorithm.build(&problem)))
+        let Some(verdict) = explanation.chosen() else { return Err(explanation.refusal()) };
+        Ok(build(verdict, problem))
     }
 
     /// What every algorithm said, and which one [`plan`](Self::plan) takes.
@@ -143,17 +197,24 @@ impl Planner {
     /// # Ok::<(), convolve::Error>(())
     /// ```
     pub fn problem(&self, conv: Conv2d) -> Result<Problem, Error> {
-        let (isa, threads) = self.machine()?;
-        Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches: self.caches })
+        let (isa, threads) = self.resources()?;
+        let machine = self.machine.unwrap_or_else(Machine::native);
+        let caches = self.caches.or(self.machine.map(|machine| machine.caches)).unwrap_or_default();
+        Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches, machine })
     }
 
     /// The instruction set and the threads to plan for.
-    fn machine(&self) -> Result<(Isa, usize), Error> {
+    fn resources(&self) -> Result<(Isa, usize), Error> {
         let isa = match self.isa {
             Some(isa) => isa,
             None => Isa::from_env()?,
         };
-        Ok((isa, self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS)))
+        Ok((isa, self.threads_now()))
+    }
+
+    /// The threads to plan for; a pool is asked only if the caller did not say.
+    pub(crate) fn threads_now(&self) -> usize {
+        self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS)
     }
 
     /// Prepares a pooling.
@@ -170,7 +231,7 @@ impl Planner {
     /// # Ok::<(), convolve::Error>(())
     /// ```
     pub fn pool(&self, pool: Pool2d) -> Result<Pooling, Error> {
-        let (isa, threads) = self.machine()?;
+        let (isa, threads) = self.resources()?;
         pool.plan(isa, threads)
     }
 
@@ -189,53 +250,92 @@ impl Planner {
     /// # Ok::<(), convolve::Error>(())
     /// ```
     pub fn linear(&self, linear: Linear) -> Result<FullyConnected, Error> {
-        let (isa, threads) = self.machine()?;
+        let (isa, threads) = self.resources()?;
         linear.plan(isa, threads)
     }
 
-    fn decide<P: Registered>(&self, conv: Conv2d) -> Result<(Explanation, Problem), Error> {
+    /// The algorithm that is forced, by the program or else from outside.
+    fn forced(&self) -> Option<String> {
+        let from_outside = || std::env::var("CONVOLVE_ALGORITHM").ok().filter(|name| !name.is_empty());
+        self.only.clone().or_else(from_outside)
+    }
+
+    #[cfg(feature = "tuning")]
+    pub(crate) fn set_cache(self, cache: std::sync::Arc<crate::TuningCache>) -> Self {
+        Self { tuned: Some(cache), ..self }
+    }
+
+    /// The limits as one canonical word for each, empty if there are none: what was tuned within limits holds only there.
+    #[cfg(feature = "tuning")]
+    pub(crate) fn limits(&self) -> String {
+        let mut limits: Vec<String> = self.forbidden.iter().map(|name| format!("forbid={name}")).collect();
+        limits.extend(self.forced().map(|name| format!("only={name}")));
+        limits.extend(self.max_workspace.map(|bytes| format!("max_workspace={bytes}")));
+        limits.sort();
+        limits.dedup();
+        limits.join(" ")
+    }
+
+    /// What every algorithm says within the limits; the smallest estimate is chosen.
+    pub(crate) fn ask<P: Registered>(&self, conv: Conv2d) -> Result<(Explanation, Problem), Error> {
         let problem = self.problem(conv)?;
-        let only = match &self.only {
-            Some(name) => Some(name.clone()),
-            None => std::env::var("CONVOLVE_ALGORITHM").ok().filter(|name| !name.is_empty()),
+        let only = self.forced();
+        if let Some(name) = only.iter().find(|name| find::<P>(name).is_none()) {
+            return Err(unknown::<P>(name));
+        }
+        let nowhere = |name: &&String| {
+            find::<Forward>(name).is_none()
+                && find::<BackwardData>(name).is_none()
+                && find::<BackwardWeights>(name).is_none()
         };
-        if let Some(name) = &only
-            && find::<P>(name).is_none()
-        {
-            let known: Vec<_> = P::algorithms().iter().map(|algorithm| algorithm.name()).collect();
-            return Err(Error::UnknownAlgorithm {
-                name: name.clone(),
-                pass: P::NAME,
-                known: known.join(", "),
-            });
+        if let Some(name) = self.forbidden.iter().find(nowhere) {
+            return Err(unknown::<P>(name));
         }
-        let mut verdicts: Vec<Verdict> = P::algorithms()
-            .iter()
-            .map(|algorithm| {
-                let answer = match &only {
-                    Some(name) if name != algorithm.name() => {
-                        Err(Unsupported("another algorithm was forced"))
-                    }
-                    _ => algorithm.estimate(&problem),
-                };
-                Verdict { algorithm: algorithm.name(), answer, chosen: false }
-            })
-            .collect();
-        let best = verdicts
-            .iter_mut()
-            .filter_map(|verdict| verdict.answer.ok().map(|estimate| (estimate.ns, verdict)))
-            .min_by(|(a, _), (b, _)| a.total_cmp(b));
-        if let Some((_, verdict)) = best {
-            verdict.chosen = true;
-        }
-        let explanation = Explanation {
+        let answer = |algorithm: &dyn Algorithm<P>| {
+            if only.as_ref().is_some_and(|name| name != algorithm.name()) {
+                return Err(Exclusion::Forced);
+            }
+            if self.forbidden.iter().any(|name| name == algorithm.name()) {
+                return Err(Exclusion::Forbidden);
+            }
+            let estimate = algorithm.estimate(&problem)?.on(&problem.machine, problem.isa);
+            let needs = estimate.workspace.saturating_mul(size_of::<f32>());
+            match self.max_workspace {
+                Some(limit) if needs > limit => Err(Exclusion::Workspace { needs, limit }),
+                _ => Ok(estimate),
+            }
+        };
+        let verdict = |&algorithm: &&dyn Algorithm<P>| Verdict {
+            algorithm: algorithm.name(),
+            answer: answer(algorithm),
+            amplification: algorithm.amplification(),
+            measured: None,
+            chosen: false,
+        };
+        let mut explanation = Explanation {
             problem: conv.to_string(),
             pass: P::NAME,
             layout: conv.layout.to_string(),
+            weights: conv.weight_layout.to_string(),
             isa: problem.isa,
             threads: problem.threads,
-            verdicts,
+            accuracy: problem.accuracy,
+            machine: problem.machine.name,
+            verdicts: P::algorithms().iter().map(verdict).collect(),
+            why: None,
         };
+        explanation.choose_by_estimate();
+        Ok((explanation, problem))
+    }
+
+    /// As [`ask`](Self::ask), but what was measured wins over estimates.
+    fn decide<P: Registered>(&self, conv: Conv2d) -> Result<(Explanation, Problem), Error> {
+        #[allow(unused_mut, reason = "changed by the feature `tuning`")]
+        let (mut explanation, problem) = self.ask::<P>(conv)?;
+        #[cfg(feature = "tuning")]
+        if let Some(cache) = &self.tuned {
+            cache.apply(&mut explanation, &self.limits());
+        }
         Ok((explanation, problem))
     }
 }
@@ -244,77 +344,14 @@ fn find<P: Registered>(name: &str) -> Option<&'static dyn Algorithm<P>> {
     P::algorithms().iter().copied().find(|algorithm| algorithm.name() == name)
 }
 
-/// One algorithm's answer.
-///
-/// ```
-/// # use convolve::{Conv2d, Forward, Planner};
-/// for verdict in Planner::new().explain::<Forward>(Conv2d::new(3, 8, 3).input(32))?.verdicts {
-///     println!("{}: {:?}", verdict.algorithm, verdict.answer);
-/// }
-/// # Ok::<(), convolve::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Verdict {
-    /// Its name.
-    pub algorithm: &'static str,
-    /// Its cost, or why not.
-    pub answer: Result<Estimate, Unsupported>,
-    /// Whether the planner takes it.
-    pub chosen: bool,
+fn unknown<P: Registered>(name: &str) -> Error {
+    let known: Vec<_> = P::algorithms().iter().map(|algorithm| algorithm.name()).collect();
+    Error::UnknownAlgorithm { name: name.to_owned(), pass: P::NAME, known: known.join(", ") }
 }
 
-/// Every verdict on one problem; `Display` prints it.
-///
-/// ```
-/// # use convolve::{Conv2d, Forward, Planner};
-/// let explanation = Planner::new().explain::<Forward>(Conv2d::new(3, 8, 3).input(32))?;
-/// assert!(explanation.to_string().contains("<- chosen"));
-/// # Ok::<(), convolve::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Explanation {
-    /// The problem as a benchdnn string.
-    pub problem: String,
-    /// `fwd`, `bwd_d`, `bwd_w`.
-    pub pass: &'static str,
-    /// `NCHW` or `NHWC`.
-    pub layout: String,
-    /// The instruction set.
-    pub isa: Isa,
-    /// Threads planned for.
-    pub threads: usize,
-    /// One per registered algorithm.
-    pub verdicts: Vec<Verdict>,
-}
-
-impl Explanation {
-    /// The error of a plan for which nothing was chosen: the reason of the one that was forced.
-    fn refusal(&self) -> Error {
-        let forced = Unsupported("another algorithm was forced");
-        let refusal = self.verdicts.iter().find_map(|verdict| match verdict.answer {
-            Err(reason) if reason != forced => Some((verdict.algorithm, reason.0)),
-            _ => None,
-        });
-        let (algorithm, reason) = refusal.unwrap_or(("none", "no algorithm is registered for this pass"));
-        Error::Unsupported { algorithm, pass: self.pass, problem: self.problem.clone(), reason }
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { problem, pass, layout, isa, threads, .. } = self;
-        let plural = if *threads == 1 { "" } else { "s" };
-        writeln!(f, "{pass} {problem} {layout} on {isa}, {threads} thread{plural}")?;
-        for Verdict { algorithm, answer, chosen } in &self.verdicts {
-            match answer {
-                Err(reason) => writeln!(f, "  {algorithm}: no, {reason}")?,
-                Ok(estimate) => {
-                    let mark = if *chosen { "  <- chosen" } else { "" };
-                    let (us, workspace) = (estimate.ns * 1e-3, estimate.workspace as f64 / (1 << 18) as f64);
-                    writeln!(f, "  {algorithm}: about {us:.1} us, workspace {workspace:.2} MiB{mark}")?;
-                }
-            }
-        }
-        Ok(())
-    }
+/// The plan by the algorithm of a verdict that accepted.
+pub(crate) fn build<P: Registered>(verdict: &Verdict, problem: Problem) -> Plan<P> {
+    let estimate = verdict.answer.expect("a candidate has an estimate");
+    let algorithm = find::<P>(verdict.algorithm).expect("a verdict names a registered algorithm");
+    Plan::new(problem, algorithm.name(), estimate, algorithm.build(&problem))
 }

@@ -53,7 +53,7 @@ fn every_reason_to_refuse_is_reached_by_some_problem() {
                 Planner::new().explain::<BackwardWeights>(conv),
             ];
             for verdict in answers.into_iter().flat_map(|answer| answer.unwrap().verdicts) {
-                reached.extend(verdict.answer.err().map(|reason| reason.0.to_owned()));
+                reached.extend(verdict.answer.err().map(|reason| reason.to_string()));
             }
         }
     }

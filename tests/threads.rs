@@ -1,7 +1,7 @@
 //! The result depends on nothing but the operands: not on threads, batch, alignment, dirty memory or who else runs the same plan.
 
-use convolve::{Conv2d, Forward, Planner};
-use convolve_testkit::{Direction, How, Run, Scope, Where, laws, reference, strategy, watchdog};
+use convolve::{Caches, Conv2d, Forward, Machine, Planner};
+use convolve_testkit::{Direction, How, Run, Scope, TINY, Where, laws, reference, strategy, watchdog};
 use proptest::prelude::*;
 
 /// Problems large enough for several tasks, with tails everywhere.
@@ -53,6 +53,37 @@ fn bits_do_not_depend_on_the_threads_planned_for() {
                             }
                             _ => first = Some((name.clone(), got)),
                         }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Caches cut blocks, and in the classes below Strict also sums. In Strict a sum has one accumulator and one order, whatever the blocks.
+#[test]
+fn strict_bits_do_not_depend_on_the_caches_planned_for() {
+    for (seed, text) in PROBLEMS.into_iter().chain(["mb2ic40ih28oc70kh3ph1"]).enumerate() {
+        let conv: Conv2d = text.parse().unwrap();
+        for direction in Direction::ALL {
+            let [left, right] = convolve_testkit::data::Real::Normal.operands(&conv, direction, seed as u64);
+            let caches = vec![Caches::default(), TINY, Machine::SAPPHIRE_RAPIDS.caches];
+            let scope = Scope { caches, threads: vec![2], ..Scope::strict() };
+            for conv in scope.layouts(conv) {
+                let left = reference::arrange(&conv, direction.left(), &left);
+                let right = reference::arrange(&conv, direction.right(), &right);
+                let mut first: Option<(String, Vec<f32>)> = None;
+                scope.for_each(conv, direction, |case, ready| {
+                    let Ok(execution) = ready else { return };
+                    let name = format!("{} {}", case.algorithm, case.isa);
+                    let run = Run::new(Where::Seq, seed as u64);
+                    let got = execution.run(&left, &right, &How::default(), run).unwrap();
+                    match &first {
+                        Some((same, expected)) if *same == name => {
+                            let agree = convolve_testkit::close::same_bits(execution.shape(), &got, expected);
+                            agree.unwrap_or_else(|e| panic!("{case}: {e}"));
+                        }
+                        _ => first = Some((name, got)),
                     }
                 });
             }

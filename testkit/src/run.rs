@@ -12,8 +12,8 @@ use std::time::Duration;
 use convolve::registry::Registered;
 use convolve::{
     Accuracy, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches,
-    Conv2d, Epilogue, Error, Execute, Forward, ForwardArgs, Geometry, Isa, Layout, Operand, Par, Pass, Plan,
-    Planner, Problem, Update, WeightLayout,
+    Conv2d, Epilogue, Error, Execute, Forward, ForwardArgs, Geometry, Isa, Layout, Machine, Operand, Par,
+    Pass, Plan, Planner, Problem, Update, WeightLayout,
 };
 
 use crate::data::Random;
@@ -201,7 +201,7 @@ impl Algorithms {
             }
             let algorithm = algorithms.iter().find(|a| a.name() == algorithm);
             let algorithm = algorithm.ok_or_else(|| Refusal::Error("no such algorithm".into()))?;
-            let problem = Problem { geometry, isa, threads, accuracy, caches };
+            let problem = Problem { geometry, isa, threads, accuracy, caches, machine: Machine::native() };
             algorithm.estimate(&problem).map_err(|reason| Refusal::Unsupported(reason.0.to_owned()))?;
             Ok(Box::new(Raw(algorithm.build(&problem))))
         }));

@@ -92,7 +92,7 @@ macro_rules! algorithm {
                 if problem.geometry.conv().batch == 3 {
                     return Err(Unsupported("the batch is 3"));
                 }
-                Ok(Estimate { ns: 1.0, workspace: 16, packed: 0 })
+                Ok(Estimate { ns: 1.0, workspace: 16, packed: 0, ..Estimate::default() })
             }
             fn build(&self, problem: &Problem) -> Box<dyn Execute<$pass>> {
                 Box::new(Ready(self.0, problem.geometry))
@@ -370,7 +370,7 @@ fn slices_have_exactly_their_length_at_every_offset() {
             "exact"
         }
         fn estimate(&self, _: &Problem) -> Result<Estimate, Unsupported> {
-            Ok(Estimate { ns: 1.0, workspace: 7, packed: 5 })
+            Ok(Estimate { ns: 1.0, workspace: 7, packed: 5, ..Estimate::default() })
         }
         fn build(&self, problem: &Problem) -> Box<dyn Execute<Forward>> {
             Box::new(Exact(problem.geometry))

@@ -1,7 +1,8 @@
 //! A variant as a value: it refuses a problem with a sentence, or accepts it with an estimate and builds the thing that runs it.
 
-use crate::{Geometry, Par, Pass};
+use crate::{Geometry, Machine, Par, Pass};
 use convolve_simd::Isa;
+use core::fmt;
 
 /// How far a result may be from the exact one. u = 2^-24; S = sum of |x||w| over the K products of one output.
 ///
@@ -49,10 +50,11 @@ impl Default for Caches {
 /// All that an algorithm may base its answer on.
 ///
 /// ```
-/// use convolve_core::{Accuracy, Caches, Conv2d, Problem};
+/// use convolve_core::{Accuracy, Conv2d, Machine, Problem};
 /// let geometry = Conv2d::new(8, 8, 3).input(8).geometry()?;
-/// let isa = convolve_simd::Isa::best();
-/// let problem = Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches: Caches::default() };
+/// let (isa, machine) = (convolve_simd::Isa::best(), Machine::native());
+/// let problem =
+///     Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches: machine.caches, machine };
 /// assert_eq!(problem.geometry.macs(), 8 * 8 * 9 * 36);
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
@@ -68,6 +70,8 @@ pub struct Problem {
     pub accuracy: Accuracy,
     /// What blocking is computed from.
     pub caches: Caches,
+    /// Rates for estimates. They decide which algorithm is taken, and never a bit of what it computes.
+    pub machine: Machine,
 }
 
 /// Why an algorithm does not serve a problem: a sentence.
@@ -79,20 +83,154 @@ pub struct Problem {
 #[error("{0}")]
 pub struct Unsupported(pub &'static str);
 
+impl Unsupported {
+    /// What algorithms say that would leave the accuracy class: the planner tells it from their other reasons.
+    pub const ACCURACY: Self = Self("its error bound is larger than the accuracy class allows");
+}
+
+/// Why an algorithm is no candidate: its own reason, or the limit of the caller that excludes it.
+///
+/// ```
+/// use convolve_core::Exclusion;
+/// let exclusion = Exclusion::Workspace { needs: 3 << 20, limit: 1 << 20 };
+/// assert_eq!(exclusion.to_string(), "it needs 3072 KiB of workspace, and the limit is 1024 KiB");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exclusion {
+    /// It does not serve the problem, whatever the limits.
+    Unsupported(Unsupported),
+    /// It would leave the accuracy class.
+    Accuracy,
+    /// The caller forced another one.
+    Forced,
+    /// The caller forbade it.
+    Forbidden,
+    /// It needs more workspace than the caller allows; both in bytes.
+    Workspace {
+        /// What it needs.
+        needs: usize,
+        /// What it may have.
+        limit: usize,
+    },
+}
+
+impl Exclusion {
+    /// Whether a limit of the caller is the reason, and not the algorithm.
+    /// ```
+    /// # use convolve_core::{Exclusion, Unsupported};
+    /// assert!(Exclusion::Forbidden.is_limit() && !Exclusion::Unsupported(Unsupported("no")).is_limit());
+    /// ```
+    pub fn is_limit(self) -> bool {
+        !matches!(self, Self::Unsupported(_))
+    }
+}
+
+impl From<Unsupported> for Exclusion {
+    fn from(reason: Unsupported) -> Self {
+        if reason == Unsupported::ACCURACY { Self::Accuracy } else { Self::Unsupported(reason) }
+    }
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported(reason) => reason.fmt(f),
+            Self::Accuracy => Unsupported::ACCURACY.fmt(f),
+            Self::Forced => f.write_str("another algorithm was forced"),
+            Self::Forbidden => f.write_str("it is forbidden"),
+            Self::Workspace { needs, limit } => {
+                let [needs, limit] = [needs, limit].map(|bytes| bytes.div_ceil(1 << 10));
+                write!(f, "it needs {needs} KiB of workspace, and the limit is {limit} KiB")
+            }
+        }
+    }
+}
+
+/// Where the time of an estimate goes, in nanoseconds. Zeros: the algorithm does not say.
+///
+/// ```
+/// let stages = convolve_core::Stages { compute: 3.0, memory: 1.0, ..Default::default() };
+/// assert_eq!(stages.sum(), 4.0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stages {
+    /// Multiply-adds by the efficiency of the tile, and what is computed around them (transforms).
+    pub compute: f64,
+    /// Copies, and operands and results that do not come from L1 in time.
+    pub memory: f64,
+    /// Constants of calls and tasks.
+    pub calls: f64,
+    /// Threads that wait for the last task, as the mean thread sees it.
+    pub waiting: f64,
+}
+
+impl Stages {
+    /// All of them.
+    /// ```
+    /// assert_eq!(convolve_core::Stages::default().sum(), 0.0);
+    /// ```
+    pub fn sum(&self) -> f64 {
+        self.compute + self.memory + self.calls + self.waiting
+    }
+
+    /// A time that is shared out as `parts` are: compute, memory, calls, waiting, in whatever unit.
+    /// ```
+    /// let stages = convolve_core::Stages::split(30.0, [1.0, 0.5, 0.0, 0.0]);
+    /// assert_eq!((stages.compute, stages.memory), (20.0, 10.0));
+    /// ```
+    pub fn split(ns: f64, parts: [f64; 4]) -> Self {
+        let sum: f64 = parts.iter().sum();
+        let [compute, memory, calls, waiting] =
+            parts.map(|part| if sum > 0.0 { part / sum * ns } else { 0.0 });
+        Self { compute, memory, calls, waiting }
+    }
+}
+
 /// What an algorithm expects to need.
 ///
 /// ```
-/// let estimate = convolve_core::Estimate { ns: 1e6, workspace: 256, packed: 0 };
-/// assert!(estimate.ns > 0.0);
+/// let estimate = convolve_core::Estimate { ns: 1e6, workspace: 256, ..Default::default() };
+/// assert_eq!(estimate.packed, 0);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Estimate {
-    /// Time of one run with packed weights, in nanoseconds, by a model of a 3.5 GHz core.
+    /// Time of one run with packed weights, in nanoseconds. Algorithms answer for a core of [`Estimate::GHZ`]; the planner converts
+    /// that to its [`Machine`].
     pub ns: f64,
     /// Workspace, in floats, for all threads.
     pub workspace: usize,
     /// Packed weights, in floats.
     pub packed: usize,
+    /// The parts of `ns`, as far as the algorithm says.
+    pub stages: Stages,
+}
+
+impl Estimate {
+    /// The clock of the core by which algorithms convert cycles to nanoseconds; it does two vectors of multiply-adds in a cycle.
+    pub const GHZ: f64 = 3.5;
+
+    /// The same work on a machine: its clock, and for what is computed its multiply-adds in a cycle (an algorithm that does not say its
+    /// stages only computes).
+    /// ```
+    /// use convolve_core::{Estimate, Machine, Stages};
+    /// let isa = convolve_simd::Isa::available()[0];
+    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], ..Machine::GENERIC };
+    /// let estimate = Estimate { ns: 10.0, stages: Stages::split(10.0, [8.0, 2.0, 0.0, 0.0]), ..Default::default() };
+    /// assert_eq!(estimate.on(&machine, isa).ns, 8.0 * 2.0 * 2.0 + 2.0 * 2.0);
+    /// ```
+    pub fn on(self, machine: &Machine, isa: Isa) -> Self {
+        let clock = Self::GHZ / machine.ghz;
+        let fma = machine.fma(isa);
+        let compute = clock * if fma > 0.0 { 2.0 / fma } else { 1.0 };
+        if self.stages.sum() == 0.0 {
+            return Self { ns: self.ns * compute, ..self };
+        }
+        let Stages { memory, calls, waiting, .. } = self.stages;
+        let [memory, calls, waiting] = [memory, calls, waiting].map(|ns| ns * clock);
+        let stages = Stages { compute: self.stages.compute * compute, memory, calls, waiting };
+        Self { ns: stages.sum(), stages, ..self }
+    }
 }
 
 /// A way to compute one pass. Registered as a value in one list that planner, tests, benches and fuzzing all read.

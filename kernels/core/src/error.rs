@@ -1,5 +1,6 @@
 //! What can be wrong with a request, said for people: both shapes, the parameter, the likely fix.
 
+use crate::Exclusion;
 use convolve_simd::IsaError;
 
 /// Every way in which a request can be refused.
@@ -113,6 +114,16 @@ pub enum Error {
         /// The algorithm's own sentence.
         reason: &'static str,
     },
+    /// The limits leave no algorithm.
+    #[error("the limits leave no algorithm for {problem} ({pass}): {}", list(excluded))]
+    Excluded {
+        /// The pass that was asked for.
+        pass: &'static str,
+        /// The problem as a benchdnn string.
+        problem: String,
+        /// Every algorithm that serves the problem, and the limit that excludes it.
+        excluded: Vec<(&'static str, Exclusion)>,
+    },
     /// No algorithm has that name.
     #[error("no algorithm is called `{name}` in the {pass} pass; there are: {known}")]
     UnknownAlgorithm {
@@ -144,4 +155,10 @@ pub enum Error {
         /// Problem and algorithm of the plan.
         plan: String,
     },
+}
+
+/// `direct: it is forbidden; im2col: ...`.
+fn list(excluded: &[(&'static str, Exclusion)]) -> String {
+    let sentences: Vec<_> = excluded.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+    sentences.join("; ")
 }

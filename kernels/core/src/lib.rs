@@ -14,6 +14,7 @@ mod epilogue;
 mod error;
 mod geometry;
 mod gradient;
+mod machine;
 mod par;
 mod pass;
 pub mod phase;
@@ -21,7 +22,9 @@ mod phased;
 mod problem;
 mod workspace;
 
-pub use algorithm::{Accuracy, Algorithm, Caches, Estimate, Execute, Problem, Unsupported};
+pub use algorithm::{
+    Accuracy, Algorithm, Caches, Estimate, Exclusion, Execute, Problem, Stages, Unsupported,
+};
 pub use bias::backward_bias;
 pub use conv2d::{Conv2d, Layout, Padding, Pair, WeightLayout};
 pub use disjoint::{BlockMut, Cut, PieceFn, RowsOfPlanes};
@@ -29,6 +32,7 @@ pub use epilogue::{Activation, Epilogue};
 pub use error::Error;
 pub use geometry::{Geometry, Operand, Strides, WeightStrides};
 pub use gradient::{DeliverFn, Parts, SumsFn, Transpose, WeightCuts, WeightTask};
+pub use machine::Machine;
 pub use par::Par;
 pub use pass::{
     BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Forward, ForwardArgs, Pass, Update,

@@ -25,7 +25,7 @@ use crate::in_place::InPlace;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Unsupported, WeightCuts, WeightTask, lines,
+    Problem, Stages, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -52,7 +52,7 @@ impl Algorithm<BackwardWeights> for Direct {
 /// Vectors of input channels, or, where operands and gradient lie right for them, of output channels: what costs less.
 fn choose(problem: &Problem) -> (Estimate, Box<dyn Execute<BackwardWeights>>) {
     let runner = Runner::new(problem);
-    let estimate = Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: 0 };
+    let estimate = runner.estimate(problem);
     match InPlace::new(problem).map(|other| (other.estimate(), other)) {
         Some((other, in_place)) if other.ns < estimate.ns => (other, Box::new(in_place)),
         _ => (estimate, Box::new(runner)),
@@ -357,7 +357,7 @@ impl Runner {
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus calls, runs, packing and delivery, at 3.5 GHz.
-    fn nanoseconds(&self, problem: &Problem) -> f64 {
+    fn estimate(&self, problem: &Problem) -> Estimate {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
         let panels = geometry.group_in().div_ceil(self.kernel.nr()) as f64;
         let tiles = geometry.group_out().div_ceil(self.kernel.mr()) as f64;
@@ -365,19 +365,20 @@ impl Runner {
         let [height, width] = geometry.output();
         let runs = (conv.batch * height) as f64;
         let calls = runs / (self.blocks.chunk[0] * self.blocks.chunk[1]) as f64;
-        let steps = runs * (width as f64 * per_step + 12.0) + calls * 80.0;
+        let [steps, begun] = [runs * width as f64 * per_step, runs * 12.0 + calls * 80.0];
         let tasks = [
             (geometry.group_out(), self.blocks.cuts.block[0]),
             (geometry.group_in(), self.blocks.cuts.block[1]),
         ];
         let [oc_tasks, ic_tasks] = tasks.map(|(len, block)| len.div_ceil(block) as f64);
         let copied = if self.copies() { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
-        let cycles = steps * panels * tiles * (geometry.taps() * conv.groups) as f64
-            + geometry.src_len() as f64 * oc_tasks * 0.4
-            + copied
-            + geometry.weights_len() as f64 * 3.0;
+        let times = panels * tiles * (geometry.taps() * conv.groups) as f64;
+        let memory =
+            geometry.src_len() as f64 * oc_tasks * 0.4 + copied + geometry.weights_len() as f64 * 3.0;
+        let parts = [steps * times, memory, begun * times, 0.0];
         let parallel = problem.threads.min(self.blocks.cuts.boxes(geometry) * self.blocks.cuts.parts) as f64;
-        cycles / 3.5 / parallel
+        let ns = parts.iter().sum::<f64>() / 3.5 / parallel;
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts) }
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Blocks {
     pub(crate) input_pixels: usize,
     /// Cycles of all tasks, and of the share of the busiest of the threads of the problem.
     pub(crate) cycles: [f64; 2],
+    /// What they are made of: multiply-adds, copies and streams, tasks, the wait of the other threads.
+    pub(crate) parts: [f64; 4],
 }
 
 /// Below this many multiplications a problem is one task: it takes less time than waking a thread.
@@ -65,7 +67,8 @@ impl Blocks {
                 panels = panels.min(BUFFER / (images * rows * columns) / nr * nr);
             }
             let input_pixels = images * reach(rows, 0) * reach(columns, 1);
-            Self { images, rows, columns, channels, panels: panels.max(nr), input_pixels, cycles: [0.0; 2] }
+            let (panels, cycles, parts) = (panels.max(nr), [0.0; 2], [0.0; 4]);
+            Self { images, rows, columns, channels, panels, input_pixels, cycles, parts }
         };
         let model = Model::new(sides, problem, kernel);
         let mut best = cut(most, most_channels);
@@ -74,11 +77,11 @@ impl Blocks {
             for rows in
                 distinct((1..=16).map(|n| height.div_ceil(n)).filter(|&rows| rows <= most).chain([most]))
             {
-                let [compute, copies] = model.cycles(&cut(rows, most_channels));
+                let [compute, far, copies] = model.cycles(&cut(rows, most_channels));
                 for n in [1, 2, 4, 8, 16] {
                     let channels = most_channels.div_ceil(n).next_multiple_of(nr).min(output.channels);
                     let blocks = cut(rows, channels);
-                    let cycles = compute + copies * model.copied(channels);
+                    let cycles = compute + far + copies * model.copied(channels);
                     let waiting = (model.waiting(&blocks, 2) + model.waiting(&blocks, 4)) / 2.0;
                     let cost = (cycles + 600.0 * model.tasks(&blocks) as f64) * waiting;
                     if cost < least {
@@ -87,10 +90,11 @@ impl Blocks {
                 }
             }
         }
-        let [compute, copies] = model.cycles(&best);
-        let all = compute + copies * model.copied(best.channels) + 600.0 * model.tasks(&best) as f64;
-        let busiest = all * model.waiting(&best, problem.threads) / problem.threads as f64;
-        Self { cycles: [all, busiest], ..best }
+        let [compute, far, copies] = model.cycles(&best);
+        let (memory, tasks) = (far + copies * model.copied(best.channels), 600.0 * model.tasks(&best) as f64);
+        let (all, waiting) = (compute + memory + tasks, model.waiting(&best, problem.threads));
+        let busiest = all * waiting / problem.threads as f64;
+        Self { cycles: [all, busiest], parts: [compute, memory, tasks, all * (waiting - 1.0)], ..best }
     }
 }
 
@@ -115,8 +119,8 @@ impl<'a> Model<'a> {
         Self { sides, mr: kernel.mr(), nr: kernel.nr(), kernel, l2: problem.caches.l2 as f64 }
     }
 
-    /// Cycles of all multiply-adds, and of the copies for one block of channels.
-    fn cycles(&self, blocks: &Blocks) -> [f64; 2] {
+    /// Cycles of all multiply-adds, of what streams past, and of the copies for one block of channels.
+    fn cycles(&self, blocks: &Blocks) -> [f64; 3] {
         let Sides { batch, groups, input, output, phases, layout, .. } = self.sides;
         let [height, width] = output.size;
         let Blocks { images, rows, columns, .. } = *blocks;
@@ -158,7 +162,7 @@ impl<'a> Model<'a> {
         let streams = windows * weights * stream;
         let writes = if *layout == Layout::Nchw { 0.8 } else { 0.1 };
         let outputs = (batch * groups * height * width * output.channels) as f64;
-        [window * windows * panels + streams + outputs * writes, copies]
+        [window * windows * panels, streams + outputs * writes, copies]
     }
 
     /// How often the input is copied when tasks have that many channels.

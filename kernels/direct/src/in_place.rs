@@ -25,7 +25,7 @@ use crate::backward_weights::Blocks;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, LINE, Layout, Par, Problem,
-    Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
+    Stages, Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -113,7 +113,8 @@ impl InPlace {
             });
             Self { geometry, axes: geometry.forward().axes, kernel, blocks, planes, threads: problem.threads }
         };
-        ukernels(problem.isa).into_iter().map(runner).min_by(|a, b| a.cycles().total_cmp(&b.cycles()))
+        let cycles = |runner: &Self| runner.parts().iter().sum::<f64>();
+        ukernels(problem.isa).into_iter().map(runner).min_by(|a, b| cycles(a).total_cmp(&cycles(b)))
     }
 
     /// `[rows, columns]` from a pair of output and input channels.
@@ -278,7 +279,7 @@ impl InPlace {
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus runs, calls and the copy of the right operand.
-    fn cycles(&self) -> f64 {
+    fn parts(&self) -> [f64; 4] {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
         let [rows, columns] = self.roles([geometry.group_out(), geometry.group_in()]);
         let [row_block, column_block] = self.roles(self.blocks.cuts.block);
@@ -290,16 +291,18 @@ impl InPlace {
         let chunks = self.blocks.chunk_count(geometry) as f64;
         let runs = if geometry.taps() == 1 { chunks } else { lines };
         let stored = (self.kernel.mr() * self.kernel.nr()) as f64 / 16.0;
-        let tile = lines * width as f64 * step + runs * 12.0 + chunks * (80.0 + 3.0 * stored);
+        let (steps, begun) = (lines * width as f64 * step, runs * 12.0 + chunks * (80.0 + 3.0 * stored));
         let [_, copied] = self.roles([geometry.dst_len(), geometry.src_len()]);
         let copies = (copied * rows.div_ceil(row_block)) as f64 * if self.planes { 0.4 } else { 0.2 };
-        tile * (tiles * panels * geometry.taps() * conv.groups) as f64 + copies
+        let times = (tiles * panels * geometry.taps() * conv.groups) as f64;
+        [steps * times, copies, begun * times, 0.0]
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
         let tasks = self.blocks.cuts.boxes(&self.geometry) * self.blocks.cuts.parts;
-        let ns = self.cycles() / 3.5 / self.threads.min(tasks) as f64;
-        Estimate { ns, workspace: self.workspace_len(), packed: 0 }
+        let parts = self.parts();
+        let ns = parts.iter().sum::<f64>() / 3.5 / self.threads.min(tasks) as f64;
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts) }
     }
 }
 

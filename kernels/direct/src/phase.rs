@@ -19,7 +19,8 @@
 use crate::blocks::Blocks;
 use convolve_core::phase::{Phase, Segment};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Update, lines,
+    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
+    lines,
 };
 use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -359,10 +360,12 @@ impl PhaseRunner {
 
     pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
         let runner = Self::new(problem, direction);
+        let ns = runner.blocks.cycles[1] / 3.5;
         Estimate {
-            ns: runner.blocks.cycles[1] / 3.5,
+            ns,
             workspace: runner.workspace_len(),
             packed: runner.packed_len(),
+            stages: Stages::split(ns, runner.blocks.parts),
         }
     }
 }

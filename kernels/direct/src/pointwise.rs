@@ -12,7 +12,7 @@
 use crate::phase::MAX_MR;
 use convolve_core::{
     Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, Layout, Par,
-    Phased, Problem, Sides, Unsupported, Update, lines,
+    Phased, Problem, Sides, Stages, Unsupported, Update, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -198,11 +198,13 @@ impl Runner {
         // A panel that does not stay in L1 is streamed from L2 for every tile.
         let far = if input.channels * nr * size_of::<f32>() > L1 { 1.4 } else { 1.0 };
         let steps = self.kernel.step_cycles(rows) * far * input.channels as f64;
-        let cycles = calls * (steps + 80.0) + copied + written;
+        let parts = [calls * steps, copied + written, calls * 80.0, 0.0];
+        let ns = parts.iter().sum::<f64>() / 3.5 / self.threads as f64;
         Estimate {
-            ns: cycles / 3.5 / self.threads as f64,
+            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
+            stages: Stages::split(ns, parts),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::patches::Patches;
 use convolve_core::phase::Phase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Unsupported, WeightCuts, WeightTask, lines,
+    Problem, Stages, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product, ukernel};
 
@@ -17,7 +17,7 @@ impl Algorithm<BackwardWeights> for Im2col {
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
         let runner = Runner::new(problem);
-        Ok(Estimate { ns: runner.nanoseconds(problem), workspace: runner.workspace_len(), packed: 0 })
+        Ok(runner.estimate(problem))
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
@@ -93,7 +93,7 @@ impl Runner {
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus packing, at 3.5 GHz.
-    fn nanoseconds(&self, problem: &Problem) -> f64 {
+    fn estimate(&self, problem: &Problem) -> Estimate {
         let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
         let (conv, [height, width]) = (self.geometry.conv(), self.geometry.output());
         let per_step = self.kernel.step_cycles(mr as f64);
@@ -105,10 +105,12 @@ impl Runner {
         let (src_copy, dst_copy) = if conv.layout == Layout::Nhwc { (3.0, 2.0) } else { (1.1, 0.0) };
         let packs = pixels * (ic.next_multiple_of(nr) * self.geometry.taps() * tasks[0]) as f64 * src_copy
             + pixels * (oc * self.geometry.taps() * tasks[1]) as f64 * dst_copy;
-        let cycles = (calls * (pixels * per_step + 80.0 * blocks) + packs)
-            * (conv.batch * conv.groups) as f64
-            + self.geometry.weights_len() as f64 * 2.0;
-        cycles / 3.5 / problem.threads.min(tasks[0] * tasks[1] * conv.groups) as f64
+        let images = (conv.batch * conv.groups) as f64;
+        let memory = packs * images + self.geometry.weights_len() as f64 * 2.0;
+        let parts = [calls * pixels * per_step * images, memory, calls * 80.0 * blocks * images, 0.0];
+        let threads = problem.threads.min(tasks[0] * tasks[1] * conv.groups) as f64;
+        let ns = parts.iter().sum::<f64>() / 3.5 / threads;
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts) }
     }
 }
 

@@ -291,7 +291,12 @@ impl Matrixmultiply {
         // packed again for each image, each call some hundreds.
         let weights = weights * problem.geometry.weights_len() as f64 * problem.geometry.conv().batch as f64;
         let ns = macs / 34.0 + images * (patches * 0.5 + 300.0) + weights + 100.0;
-        Ok(Estimate { ns, workspace: lines(matrices.patches_len()), packed: problem.geometry.weights_len() })
+        Ok(Estimate {
+            ns,
+            workspace: lines(matrices.patches_len()),
+            packed: problem.geometry.weights_len(),
+            ..Estimate::default()
+        })
     }
 }
 

@@ -12,7 +12,7 @@
 use crate::patches::Patches;
 use convolve_core::phase::Phase;
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Update, lines,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Update, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Panels, Target, UNCLAMPED, Ukernel, product, ukernel};
 use core::ops::Range;
@@ -233,14 +233,17 @@ impl PatchRunner {
     pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
         let runner = Self::new(problem, direction);
         let (workspace, packed) = (Phased::workspace_len(&runner), Phased::packed_len(&runner));
-        Estimate { ns: runner.nanoseconds(problem), workspace, packed }
+        let parts = runner.parts();
+        let images = (runner.sides.groups * runner.sides.batch) as f64;
+        let ns = parts.iter().sum::<f64>() * images / 3.5 / problem.threads as f64;
+        Estimate { ns, workspace, packed, stages: Stages::split(ns, parts) }
     }
 
-    /// Cycles of the multiply-adds by tile efficiency, plus packing, at 3.5 GHz.
-    fn nanoseconds(&self, problem: &Problem) -> f64 {
+    /// Cycles of the multiply-adds by tile efficiency, packing, calls, for one image and group.
+    fn parts(&self) -> [f64; 4] {
         let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
         let per_step = self.kernel.step_cycles(mr as f64);
-        let mut cycles = 0.0;
+        let [mut compute, mut memory, mut begun] = [0.0; 3];
         for phase in &self.sides.phases {
             let positions = phase.axes[0].count * phase.axes[1].count;
             let depth = self.depth(phase);
@@ -262,11 +265,11 @@ impl PatchRunner {
             };
             let repeats = self.sides.output.channels.div_ceil(self.channels) as f64;
             let tasks = positions.div_ceil(self.pixels) as f64 * repeats;
-            cycles += calls * (depth as f64 * per_step * 1.15 + 200.0 * blocks)
-                + positions as f64 * packs * repeats
-                + 1000.0 * tasks;
+            compute += calls * depth as f64 * per_step * 1.15;
+            memory += positions as f64 * packs * repeats;
+            begun += calls * 200.0 * blocks + 1000.0 * tasks;
         }
-        cycles * (self.sides.groups * self.sides.batch) as f64 / 3.5 / problem.threads as f64
+        [compute, memory, begun, 0.0]
     }
 }
 

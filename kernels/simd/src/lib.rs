@@ -89,7 +89,9 @@
 mod backend;
 
 mod aarch64;
+mod cpu;
 mod isa;
+mod measure;
 mod portable;
 mod rows;
 mod simd;
@@ -99,7 +101,9 @@ mod tests;
 mod x86;
 
 pub use self::aarch64::Neon;
+pub use self::cpu::Cpu;
 pub use self::isa::{Isa, IsaError};
+pub use self::measure::{fused, loads};
 pub use self::portable::Portable;
 pub use self::rows::{Rows, RowsAt};
 pub use self::simd::Simd;

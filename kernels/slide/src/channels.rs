@@ -15,8 +15,8 @@
 use crate::sweep::{Init, Source, Sweep, Sweeper, sweeper};
 use crate::window::{Window, for_each_tile};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
-    lines,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Unsupported,
+    Update, lines,
 };
 use core::ops::Range;
 
@@ -264,17 +264,20 @@ impl Channels {
             });
             cycles += horizontal.count as f64 * vectors * tile_cycles;
         }
+        let mut fanned = 0.0;
         if let Some(fan) = &self.fan {
             let [height, width] = [self.sides.output.size[0], self.sides.input.size[1]];
             let rows = height as f64 / self.block as f64 * self.reach as f64;
-            cycles += vectors.max(1.0) * rows * width as f64 * (2.0 + 1.5 * fan.count as f64);
+            fanned += vectors.max(1.0) * rows * width as f64 * (2.0 + 1.5 * fan.count as f64);
         }
         let (extent, cuts) = self.cuts();
         let tasks: usize = cuts.iter().zip(extent).map(|(cut, len)| cut.pieces(len)).product();
+        let ns = (cycles + fanned) / 3.5 / self.threads.min(tasks).max(1) as f64;
         Estimate {
-            ns: cycles / 3.5 / self.threads.min(tasks).max(1) as f64,
+            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
+            stages: Stages::split(ns, [cycles, fanned, 0.0, 0.0]),
         }
     }
 

@@ -522,7 +522,7 @@ impl Runner {
         };
         let tasks = self.geometry.conv().out_channels.div_ceil(self.channels);
         let ns = cycles / 3.5 / self.threads.min(tasks).max(1) as f64;
-        Estimate { ns, workspace: self.workspace_len(), packed: 0 }
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, ..Estimate::default() }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::sweep::{Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
-    Geometry, Layout, Par, Parts, Problem, Sides, Unsupported, Update, WeightLayout, lines,
+    Geometry, Layout, Par, Parts, Problem, Sides, Stages, Unsupported, Update, WeightLayout, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
@@ -42,8 +42,9 @@ impl Algorithm<BackwardWeights> for Outer {
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
         let runner = Runner::new(problem)?;
         let Parts { parts, boxes, .. } = runner.parts_of(runner.parts);
-        let ns = runner.cycles() / 3.5 / problem.threads.min(parts * boxes).max(1) as f64;
-        Ok(Estimate { ns, workspace: runner.workspace_len(), packed: 0 })
+        let stages = runner.parts();
+        let ns = stages.iter().sum::<f64>() / 3.5 / problem.threads.min(parts * boxes).max(1) as f64;
+        Ok(Estimate { ns, workspace: runner.workspace_len(), packed: 0, stages: Stages::split(ns, stages) })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
@@ -315,7 +316,7 @@ impl Runner {
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus runs, calls and copies.
-    fn cycles(&self) -> f64 {
+    fn parts(&self) -> [f64; 4] {
         let [height, width] = self.sides.output.size;
         let (images, group) = (self.sides.batch as f64, self.geometry.group_out());
         let panels = (self.sides.groups * group.div_ceil(self.kernel.nr())) as f64;
@@ -330,7 +331,7 @@ impl Runner {
         let per_float = if self.sides.layout == Layout::Nhwc { [2.0, 0.2] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
-        tiles * panels * pixels * step + calls * 150.0 + runs * 20.0 + src + dst
+        [tiles * panels * pixels * step, src + dst, calls * 150.0 + runs * 20.0, 0.0]
     }
 }
 

@@ -13,8 +13,8 @@
 use crate::sweep::{Init, RowCopy, Shape, Source, Sweep, Sweeper, sweeper};
 use crate::window::{Chain, PaddedRow, Window, for_each_tile};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Unsupported, Update,
-    lines,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Unsupported,
+    Update, lines,
 };
 use convolve_gemm::{Ukernel, ukernel};
 use core::ops::Range;
@@ -408,7 +408,7 @@ impl Planes {
 
     pub(crate) fn estimate(&self) -> Estimate {
         let lanes = self.sweeper.lanes() as f64;
-        let mut cycles = 0.0;
+        let [mut cycles, mut copies] = [0.0; 2];
         for window in &self.windows {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
             let mut tile_cycles = 0.0;
@@ -432,19 +432,21 @@ impl Planes {
                 Layout::Nchw => 1.5 * horizontal.advance.min(4) as f64,
                 Layout::Nhwc => 4.0,
             };
-            cycles += inputs * blocks * planes.reach as f64 * (padded.pitch as f64 / lanes) * per_vector;
+            copies += inputs * blocks * planes.reach as f64 * (padded.pitch as f64 / lanes) * per_vector;
             if !planes.in_place {
                 // Two phases of a row are joined by vectors, more of them pixel by pixel.
                 let per_float = if horizontal.step > 2 { 1.5 } else { 4.0 / lanes };
-                cycles += outputs * (vertical.count * horizontal.count) as f64 * per_float;
+                copies += outputs * (vertical.count * horizontal.count) as f64 * per_float;
             }
         }
         let (extent, cuts) = self.cuts();
         let tasks: usize = cuts.iter().zip(extent).map(|(cut, len)| cut.pieces(len)).product();
+        let ns = (cycles + copies) / 3.5 / self.threads.min(tasks).max(1) as f64;
         Estimate {
-            ns: cycles / 3.5 / self.threads.min(tasks).max(1) as f64,
+            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
+            stages: Stages::split(ns, [cycles, copies, 0.0, 0.0]),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, Caches, Conv2d, Epilogue, Forward,
-    ForwardArgs, Layout, Par, Problem, Update, definition,
+    ForwardArgs, Layout, Machine, Par, Problem, Update, definition,
 };
 use convolve_simd::Isa;
 
@@ -39,6 +39,7 @@ fn main() {
                 threads: 1,
                 accuracy: Accuracy::Relaxed,
                 caches: Caches::default(),
+                machine: Machine::GENERIC,
             };
             let mut random = Random(channels as u64);
             let src: Vec<f32> = (0..geometry.src_len())

@@ -16,7 +16,7 @@ use crate::phase::{distinct, even, longest, odd_lines};
 use crate::transform::{Images, TileAt, Transforms};
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
-    Strides, WeightCuts, WeightTask, lines,
+    Stages, Strides, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -42,6 +42,8 @@ pub(crate) struct GradientRunner {
     threads: usize,
     /// Of all tasks, on one core.
     cycles: f64,
+    /// What they are made of: products and transforms, streams and copies, tasks.
+    parts: [f64; 3],
 }
 
 /// What follows from the size of a tile.
@@ -121,24 +123,26 @@ impl GradientRunner {
         let grid = [0, 1].map(|a| geometry.output()[a].div_ceil(outputs[a]));
         let count = geometry.conv().batch * grid[0] * grid[1];
         let shape = Shape { outputs, tile, products: tile[0] * tile[1], grid, count };
-        let (cycles, kernel, cuts, tiles) = ukernels(problem.isa)
+        let (parts, kernel, cuts, tiles) = ukernels(problem.isa)
             .into_iter()
             .map(|kernel| {
                 let candidates = candidates(problem, &shape, kernel.as_ref());
                 let priced = candidates.into_iter().map(|(cuts, tiles, lens)| {
                     let tasks = cuts.boxes(&geometry) * cuts.parts;
                     let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
-                    let cycles = price(problem, &shape, kernel.as_ref(), &cuts, tiles, &lens);
-                    (cycles * (4.0 + wait(2) + wait(4)) / 6.0, cycles, cuts, tiles)
+                    let parts = price(problem, &shape, kernel.as_ref(), &cuts, tiles, &lens);
+                    let cycles: f64 = parts.iter().sum();
+                    (cycles * (4.0 + wait(2) + wait(4)) / 6.0, parts, cuts, tiles)
                 });
                 let cheapest = priced.min_by(|a, b| a.0.total_cmp(&b.0));
-                let (cost, cycles, cuts, tiles) = cheapest.expect("the smallest boxes are a candidate");
-                (cost, (cycles, kernel, cuts, tiles))
+                let (cost, parts, cuts, tiles) = cheapest.expect("the smallest boxes are a candidate");
+                (cost, (parts, kernel, cuts, tiles))
             })
             .min_by(|(a, _), (b, _)| a.total_cmp(b))
             .expect("an instruction set has micro-kernels")
             .1;
-        Self { geometry, transforms, kernel, shape, cuts, tiles, threads: problem.threads, cycles }
+        let (threads, cycles) = (problem.threads, parts.iter().sum());
+        Self { geometry, transforms, kernel, shape, cuts, tiles, threads, cycles, parts }
     }
 
     fn lens(&self) -> Lens {
@@ -148,7 +152,14 @@ impl GradientRunner {
     pub(crate) fn estimate(&self) -> Estimate {
         let tasks = self.cuts.boxes(&self.geometry) * self.cuts.parts;
         let share = tasks.div_ceil(self.threads) as f64 / tasks as f64;
-        Estimate { ns: self.cycles * share / 3.5, workspace: self.workspace_len(), packed: 0 }
+        let ([compute, memory, calls], ns) = (self.parts, self.cycles * share / 3.5);
+        let waiting = (self.cycles * (share * self.threads as f64 - 1.0)).max(0.0);
+        Estimate {
+            ns,
+            workspace: self.workspace_len(),
+            packed: 0,
+            stages: Stages::split(ns, [compute, memory, calls, waiting]),
+        }
     }
 
     /// The sums of one task over one part of the tiles, at the start of its lane; how many they are.
@@ -400,7 +411,7 @@ fn candidates(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel) -> Vec<(We
     candidates
 }
 
-/// Cycles of all tasks on one core.
+/// Cycles of all tasks on one core: products and transforms, streams and copies, tasks.
 fn price(
     problem: &Problem,
     shape: &Shape,
@@ -408,7 +419,7 @@ fn price(
     cuts: &WeightCuts,
     tiles: usize,
     lens: &Lens,
-) -> f64 {
+) -> [f64; 3] {
     let (geometry, near) = (&problem.geometry, 2.0 * problem.caches.l2 as f64);
     let ([oc, ic], nr) = (cuts.block, kernel.nr());
     let lanes = problem.isa.lanes() as f64;
@@ -424,11 +435,13 @@ fn price(
     let stream = if far { (v + d + 2.0 * m) / 16.0 } else { 0.0 };
     let chunks = (shape.count.div_ceil(cuts.parts).div_ceil(tiles) * cuts.parts) as f64;
     let copies = (lens.copies[0] + lens.copies[1]) as f64 * if far { 1.8 } else { 0.9 };
-    let chunk = gemm + stream + copies + tiles as f64 * per_tile;
+    let chunk = gemm + tiles as f64 * per_tile;
     let end = vectors(ic) * oc as f64 * products * if far { 8.0 } else { 5.0 } + (lens.sums * 2) as f64;
     let boxes = cuts.boxes(geometry) as f64;
     // The scale of the other algorithms' prices, which leave out what all wait for.
-    0.85 * boxes * (chunks * chunk + cuts.parts as f64 * (end + 1000.0))
+    let parts = cuts.parts as f64;
+    [chunks * chunk + parts * end, chunks * (stream + copies), parts * 1000.0]
+        .map(|cycles| 0.85 * boxes * cycles)
 }
 
 impl Execute<BackwardWeights> for GradientRunner {

@@ -20,8 +20,8 @@
 use crate::matrices::MAX_TILE;
 use crate::transform::{Images, Outputs, TileAt, Transforms, WIDTH};
 use convolve_core::{
-    BlockMut, Caches, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Update,
-    lines,
+    BlockMut, Caches, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages,
+    Update, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -68,6 +68,8 @@ struct Blocks {
     slice: usize,
     /// Cycles of all tasks, and of the busiest thread.
     cycles: [f64; 3],
+    /// What the first is made of: products and transforms, streams and copies, tasks.
+    parts: [f64; 3],
 }
 
 /// An odd number of cache lines.
@@ -125,10 +127,13 @@ impl PhaseRunner {
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
+        let ([cycles, _, share], [compute, memory, calls]) = (self.blocks.cycles, self.blocks.parts);
+        let (ns, waiting) = (cycles * share / 3.5, (cycles * (share * self.threads as f64 - 1.0)).max(0.0));
         Estimate {
-            ns: self.blocks.cycles[0] * self.blocks.cycles[2] / 3.5,
+            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
+            stages: Stages::split(ns, [compute, memory, calls, waiting]),
         }
     }
 
@@ -450,8 +455,8 @@ impl Blocks {
         let mut best: Option<(f64, Box<dyn Ukernel>, Self)> = None;
         for kernel in ukernels(problem.isa) {
             let priced = Self::candidates(sides, shape, kernel.nr()).into_iter().map(|(blocks, lens)| {
-                let cycles = price(sides, problem, shape, kernel.as_ref(), &blocks, &lens);
-                (cycles[0] * cycles[1], Self { cycles, ..blocks })
+                let (cycles, parts) = price(sides, problem, shape, kernel.as_ref(), &blocks, &lens);
+                (cycles[0] * cycles[1], Self { cycles, parts, ..blocks })
             });
             let cheapest = priced.min_by(|(a, _), (b, _)| a.total_cmp(b));
             let (cost, blocks) = cheapest.expect("the smallest blocks are a candidate");
@@ -480,7 +485,15 @@ impl Blocks {
                         for slice in distinct(
                             [1, 2, 4, 8, 16].map(|n| channels.div_ceil(n).next_multiple_of(nr)).into_iter(),
                         ) {
-                            let blocks = Self { images, rows, channels, tiles, slice, cycles: [0.0; 3] };
+                            let blocks = Self {
+                                images,
+                                rows,
+                                channels,
+                                tiles,
+                                slice,
+                                cycles: [0.0; 3],
+                                parts: [0.0; 3],
+                            };
                             let lens = Lens::new(sides, shape, &blocks);
                             let smallest = images * rows == 1 && tiles <= 14 && slice <= nr;
                             if smallest || lens.total() <= MAX_LANE {
@@ -509,7 +522,7 @@ fn price(
     kernel: &dyn Ukernel,
     blocks: &Blocks,
     lens: &Lens,
-) -> [f64; 3] {
+) -> ([f64; 3], [f64; 3]) {
     let Caches { l2, .. } = problem.caches;
     let near = 2.0 * l2 as f64;
     let (depth, nr) = (sides.input.channels as f64, kernel.nr());
@@ -554,7 +567,14 @@ fn price(
     let wait = |threads: usize| {
         if tasks >= 32 { 1.0 } else { (tasks.div_ceil(threads) * threads) as f64 / tasks as f64 }
     };
-    [(task + 1000.0) * all, (4.0 + wait(2) + wait(4)) / 6.0, wait(problem.threads) / problem.threads as f64]
+    let compute = (gemm + tiles * (per_tile + 60.0)) * parts as f64;
+    let stages = [compute * all, (task - compute) * all, 1000.0 * all];
+    let cycles = [
+        (task + 1000.0) * all,
+        (4.0 + wait(2) + wait(4)) / 6.0,
+        wait(problem.threads) / problem.threads as f64,
+    ];
+    (cycles, stages)
 }
 
 /// Without repetitions, in order.

@@ -5,8 +5,8 @@ use crate::matrices::{Parts, points};
 use crate::{ALL, F2X3, Winograd};
 use convolve_core::{
     Accuracy, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches,
-    Conv2d, Direction, Epilogue, Forward, ForwardArgs, Geometry, Layout, Par, Problem, Sides, Update,
-    definition,
+    Conv2d, Direction, Epilogue, Forward, ForwardArgs, Geometry, Layout, Machine, Par, Problem, Sides,
+    Update, definition,
 };
 use convolve_simd::Isa;
 
@@ -28,7 +28,8 @@ impl Random {
 }
 
 fn problem(geometry: Geometry, isa: Isa) -> Problem {
-    Problem { geometry, isa, threads: 1, accuracy: Accuracy::Relaxed, caches: Caches::default() }
+    let (caches, machine) = (Caches::default(), Machine::GENERIC);
+    Problem { geometry, isa, threads: 1, accuracy: Accuracy::Relaxed, caches, machine }
 }
 
 /// The tensors of a pass: forward 0, backward-data 1, backward-weights 2.

@@ -1,0 +1,268 @@
+//! The winners, in memory and in a file: JSON lines, merged under a lock, replaced as a whole.
+//!
+//! # What a file may hold, and what becomes of it
+//!
+//! | line | used | when the file is next written |
+//! |---|---|---|
+//! | of this CPU and these kernels | yes | kept, or replaced by what was measured since |
+//! | of another CPU | no, noted | kept: machines may share a file |
+//! | of another version of the format | no, noted | kept: another version of the library wrote it |
+//! | of this CPU, other kernels | no, noted | dropped: it will never hold again |
+//! | anything else | no, noted | dropped |
+
+use super::entry::{Ignored, Key, Note, TunedEntry};
+use crate::{Explanation, Why};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// More than any tuning file has: a hundred thousand entries.
+const LARGEST: u64 = 64 << 20;
+/// Notes that are kept.
+const NOTES: usize = 1000;
+
+/// What [`Planner::tune`](crate::Planner::tune) found, for planners that plan by it. Shared between threads by reference.
+///
+/// The file is the caller's: its path is given, and it is written only by [`save`](Self::save). Entries of other CPUs, of other kernels, of other
+/// versions and what is no entry at all are ignored, each with a [`Note`].
+///
+/// ```
+/// use convolve::{Conv2d, Forward, Planner, TuningCache};
+/// use std::{sync::Arc, time::Duration};
+/// # let directory = std::env::temp_dir().join(format!("convolve-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// # let path = directory.join("tuning.jsonl");
+/// let cache = Arc::new(TuningCache::open(&path)?); // a file that is not there yet is an empty one
+/// let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+/// let conv = Conv2d::new(8, 8, 3).input(10);
+/// println!("{}", planner.tune::<Forward>(conv, Duration::from_millis(5))?);
+/// cache.save()?;
+/// for note in TuningCache::open(&path)?.notes() {
+///     eprintln!("{}: {note}", path.display());
+/// }
+/// # assert_eq!(TuningCache::open(&path)?.len(), 1);
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct TuningCache {
+    path: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<Key, TunedEntry>,
+    /// Measured since the file was read or written.
+    fresh: BTreeSet<Key>,
+    notes: Vec<Note>,
+}
+
+/// The lines of a file, sorted out.
+#[derive(Default)]
+struct Lines {
+    entries: BTreeMap<Key, TunedEntry>,
+    kept: Vec<Vec<u8>>,
+    notes: Vec<Note>,
+}
+
+impl Lines {
+    fn read(text: &[u8]) -> Self {
+        let mut this = Self::default();
+        for (i, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            let line = line.trim_ascii();
+            if line.is_empty() {
+                continue;
+            }
+            match TunedEntry::read(line) {
+                Ok(entry) => drop(this.entries.insert(entry.key(), entry)),
+                Err(reason) => {
+                    if reason.is_kept() {
+                        this.kept.push(line.to_owned());
+                    }
+                    this.notes.push(Note { line: Some(i + 1), reason });
+                }
+            }
+        }
+        this.notes.truncate(NOTES);
+        this
+    }
+}
+
+impl TuningCache {
+    /// An empty one without a file.
+    /// ```
+    /// assert!(convolve::TuningCache::new().save().is_err()); // where to?
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What a file holds for this machine. A file that is not there is an empty one; nothing is created before [`save`](Self::save).
+    ///
+    /// # Errors
+    /// What reading gives, if the file is there. What it holds is no error: see [`notes`](Self::notes).
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let this = match read(path)? {
+            Ok(text) => Self::parse(&text),
+            Err(bytes) => {
+                let state = State { notes: vec![too_large(bytes)], ..State::default() };
+                Self { state: Mutex::new(state), ..Self::default() }
+            }
+        };
+        Ok(Self { path: Some(path.to_owned()), ..this })
+    }
+
+    /// What the text of a file holds for this machine, such as one that `include_bytes!` put into the program. Any bytes will do.
+    /// ```
+    /// let cache = convolve::TuningCache::parse(&[0xff, b'\n', b'{', b'\n']);
+    /// assert_eq!((cache.len(), cache.notes().len()), (0, 2));
+    /// ```
+    pub fn parse(text: &[u8]) -> Self {
+        let Lines { entries, notes, .. } = Lines::read(text);
+        Self { path: None, state: Mutex::new(State { entries, notes, ..State::default() }) }
+    }
+
+    /// Problems that were tuned for this machine.
+    /// ```
+    /// assert_eq!(convolve::TuningCache::new().len(), 0);
+    /// ```
+    pub fn len(&self) -> usize {
+        self.state().entries.len()
+    }
+
+    /// Whether there are none.
+    /// ```
+    /// assert!(convolve::TuningCache::new().is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, sorted by problem.
+    pub fn entries(&self) -> Vec<TunedEntry> {
+        self.state().entries.values().cloned().collect()
+    }
+
+    /// What was ignored so far, in the file and in use; at most a thousand notes.
+    pub fn notes(&self) -> Vec<Note> {
+        self.state().notes.clone()
+    }
+
+    /// Brings the file up to date: under a lock, what others wrote meanwhile is read, what was measured here since is put over it, and the
+    /// whole is written to a temporary file beside it that then takes its name. So a reader sees the old file or the new one, and of
+    /// writers at the same time none loses anything. For one problem the last writer wins.
+    ///
+    /// The lock is a file of its own, with `.lock` added to the name, and stays there.
+    ///
+    /// # Errors
+    /// What the system gives; a cache without a file; a file that is too large to be a tuning file. The file is then as it was.
+    pub fn save(&self) -> io::Result<()> {
+        let Some(path) = &self.path else {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "this tuning cache has no file: make it with `open`",
+            ));
+        };
+        let lock = File::options().create(true).append(true).open(with_suffix(path, ".lock"))?;
+        lock.lock()?;
+        // The guard is taken after the lock of the file, by every writer, so no two wait for each other.
+        let mut state = self.state();
+        let text = read(path)?.map_err(|bytes| {
+            io::Error::new(ErrorKind::InvalidData, format!("`{}`: {}", path.display(), too_large(bytes)))
+        })?;
+        let Lines { entries: theirs, kept, .. } = Lines::read(&text);
+        let mut entries = state.entries.clone();
+        entries.extend(theirs.into_iter().filter(|(key, _)| !state.fresh.contains(key)));
+        let lines = kept.into_iter().chain(entries.values().map(|entry| entry.line().into_bytes()));
+        let mut text = Vec::new();
+        for line in lines {
+            text.extend(line);
+            text.push(b'\n');
+        }
+        replace(path, &text)?;
+        state.entries = entries;
+        state.fresh.clear();
+        Ok(())
+    }
+
+    /// Puts an entry in the place of an older one.
+    pub(crate) fn insert(&self, entry: TunedEntry) {
+        let mut state = self.state();
+        let key = entry.key();
+        state.fresh.insert(key.clone());
+        state.entries.insert(key, entry);
+    }
+
+    /// Lets what was measured decide, if the winner is still a candidate.
+    pub(crate) fn apply(&self, explanation: &mut Explanation, limits: &str) {
+        let mut state = self.state();
+        let Some(entry) = state.entries.get(&Key::new(explanation, limits)) else { return };
+        for verdict in &mut explanation.verdicts {
+            let found = entry.measured.iter().find(|(name, _)| name == verdict.algorithm);
+            verdict.measured = found.map(|&(_, ns)| ns);
+        }
+        let winner = explanation.verdicts.iter().position(|verdict| verdict.algorithm == entry.algorithm);
+        let reason = match winner.map(|winner| (winner, &explanation.verdicts[winner].answer)) {
+            Some((winner, Ok(_))) => return explanation.choose(winner, Why::Measured),
+            Some((_, Err(reason))) => reason.to_string(),
+            None => "no algorithm has this name".to_owned(),
+        };
+        let problem = format!("{} {} {}", explanation.pass, explanation.problem, explanation.layout);
+        let reason = Ignored::Refused { problem, algorithm: entry.algorithm.clone(), reason };
+        let note = Note { line: None, reason };
+        if state.notes.len() < NOTES && !state.notes.contains(&note) {
+            state.notes.push(note);
+        }
+    }
+
+    /// A panic elsewhere leaves whole entries behind.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn too_large(bytes: u64) -> Note {
+    Note { line: None, reason: Ignored::TooLarge { bytes } }
+}
+
+/// All bytes of a file; none if it is not there; how many it has if they are too many.
+fn read(path: &Path) -> io::Result<Result<Vec<u8>, u64>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(Vec::new())),
+        file => file?,
+    };
+    let bytes = file.metadata()?.len();
+    if bytes > LARGEST {
+        return Ok(Err(bytes));
+    }
+    let mut text = Vec::new();
+    // It may grow meanwhile, or be a device that never ends.
+    file.take(LARGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LARGEST { Ok(Err(text.len() as u64)) } else { Ok(Ok(text)) }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Writes a temporary file beside `path` and gives it that name.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = with_suffix(path, &format!(".{}.{count}.tmp", std::process::id()));
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    })
+}

@@ -1,0 +1,283 @@
+//! One line of a tuning file: who won, for what, on which machine. JSON, flat, with a version.
+
+use crate::Explanation;
+use convolve_core::Conv2d;
+use convolve_simd::Cpu;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// The version of the lines that are written, and the only one that is read.
+const VERSION: u64 = 1;
+/// A line longer than that is not one of ours.
+const LONGEST: usize = 1 << 16;
+
+/// The kernels of this program: the version, and in a checkout a hash of their sources.
+pub(crate) fn kernels() -> &'static str {
+    concat!(env!("CARGO_PKG_VERSION"), env!("CONVOLVE_KERNELS"))
+}
+
+/// What an entry holds for. Two are the same if all of this is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    problem: String,
+    pass: String,
+    layout: String,
+    weights: String,
+    threads: usize,
+    isa: String,
+    accuracy: String,
+    limits: String,
+}
+
+impl Key {
+    pub(crate) fn new(explanation: &Explanation, limits: &str) -> Self {
+        let Explanation { problem, pass, layout, weights, isa, threads, accuracy, .. } = explanation;
+        Self {
+            problem: problem.clone(),
+            pass: (*pass).to_owned(),
+            layout: layout.clone(),
+            weights: weights.clone(),
+            threads: *threads,
+            isa: isa.name().to_owned(),
+            accuracy: format!("{accuracy:?}").to_lowercase(),
+            limits: limits.to_owned(),
+        }
+    }
+}
+
+/// What was found for one problem, as it stands in a line of the file.
+///
+/// ```
+/// use convolve::TuningCache;
+/// assert_eq!(TuningCache::new().entries().len(), 0);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TunedEntry {
+    /// Version of the line.
+    pub v: u64,
+    /// The CPU it was measured on, as [`Cpu`] prints.
+    pub cpu: String,
+    /// Version and hash of the kernels that were measured.
+    pub kernels: String,
+    /// The problem as a benchdnn string.
+    pub problem: String,
+    /// `fwd`, `bwd_d`, `bwd_w`.
+    pub pass: String,
+    /// `NCHW` or `NHWC`.
+    pub layout: String,
+    /// `OIHW`, `OHWI` or `HWIO`.
+    pub weights: String,
+    /// Threads that worked.
+    pub threads: usize,
+    /// The instruction set.
+    pub isa: String,
+    /// `strict`, `standard`, `relaxed`.
+    pub accuracy: String,
+    /// The limits within which it won; empty if there were none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub limits: String,
+    /// Whether weights came from beyond L2, as they do in a network.
+    pub cold: bool,
+    /// The winner.
+    pub algorithm: String,
+    /// Median nanoseconds of a run of the winner.
+    pub ns: f64,
+    /// All that were timed, each with its median in nanoseconds.
+    pub measured: Vec<(String, f64)>,
+}
+
+impl TunedEntry {
+    pub(crate) fn new(key: &Key, cold: bool, measured: Vec<(String, f64)>) -> Option<Self> {
+        // Tenths: no clock is better, and short decimals are read back as the same number.
+        let tenths = |(name, ns): (String, f64)| (name, (ns * 10.0).round() / 10.0);
+        let measured: Vec<_> = measured.into_iter().map(tenths).collect();
+        let (algorithm, ns) = measured.iter().min_by(|a, b| a.1.total_cmp(&b.1)).cloned()?;
+        let Key { problem, pass, layout, weights, threads, isa, accuracy, limits } = key.clone();
+        let (v, cpu, kernels) = (VERSION, Cpu::current().to_string(), kernels().to_owned());
+        let entry = Self {
+            v,
+            cpu,
+            kernels,
+            problem,
+            pass,
+            layout,
+            weights,
+            threads,
+            isa,
+            accuracy,
+            limits,
+            cold,
+            algorithm,
+            ns,
+            measured,
+        };
+        Some(entry)
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        let Self { problem, pass, layout, weights, threads, isa, accuracy, limits, .. } = self.clone();
+        Key { problem, pass, layout, weights, threads, isa, accuracy, limits }
+    }
+
+    /// The line, without its end.
+    pub(crate) fn line(&self) -> String {
+        serde_json::to_string(self).expect("text and finite numbers are JSON")
+    }
+
+    /// Reads a line; one that is not for this machine and these kernels is not an entry.
+    pub(crate) fn read(line: &[u8]) -> Result<Self, Ignored> {
+        #[derive(Deserialize)]
+        struct Head {
+            v: u64,
+        }
+        let corrupt = |reason: &str| Ignored::Corrupt { reason: reason.to_owned() };
+        if line.len() > LONGEST {
+            return Err(corrupt("it is longer than any entry"));
+        }
+        let text = str::from_utf8(line).map_err(|_| corrupt("it is not UTF-8"))?;
+        let head: Head = serde_json::from_str(text).map_err(|error| corrupt(&error.to_string()))?;
+        if head.v != VERSION {
+            return Err(Ignored::Version { version: head.v });
+        }
+        let entry: Self = serde_json::from_str(text).map_err(|error| corrupt(&error.to_string()))?;
+        entry.makes_sense().map_err(corrupt)?;
+        let here = Cpu::current().to_string();
+        if entry.cpu != here {
+            return Err(Ignored::ForeignCpu { cpu: entry.cpu, here });
+        }
+        if entry.kernels != kernels() {
+            return Err(Ignored::StaleKernels { kernels: entry.kernels });
+        }
+        Ok(entry)
+    }
+
+    fn makes_sense(&self) -> Result<(), &'static str> {
+        let positive = |ns: f64| ns.is_finite() && ns > 0.0;
+        let conv = self.problem.parse::<Conv2d>().map_err(|_| "`problem` is no problem string")?;
+        if conv.to_string() != self.problem || conv.geometry().is_err() {
+            return Err("`problem` is not in the form in which it is written");
+        }
+        if !positive(self.ns) || !self.measured.iter().all(|&(_, ns)| positive(ns)) {
+            return Err("a time is not positive");
+        }
+        if !self.measured.iter().any(|(name, ns)| *name == self.algorithm && *ns == self.ns) {
+            return Err("the winner is not among those that were measured");
+        }
+        if self.measured.iter().any(|&(_, ns)| ns < self.ns) {
+            return Err("the winner is not the fastest");
+        }
+        if !(1..=1024).contains(&self.threads) {
+            return Err("`threads` is not between 1 and 1024");
+        }
+        Ok(())
+    }
+}
+
+/// Why a line or an entry was not used.
+///
+/// ```
+/// use convolve::{Ignored, TuningCache};
+/// let cache = TuningCache::parse(b"not JSON\n{\"v\":7}\n");
+/// let notes = cache.notes();
+/// assert!(matches!(notes[0].reason, Ignored::Corrupt { .. }));
+/// assert_eq!(notes[1].reason, Ignored::Version { version: 7 });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ignored {
+    /// The line cannot be read. Dropped when the file is next written.
+    Corrupt {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The line has another version, written by another version of the library. Kept in the file.
+    Version {
+        /// Its version.
+        version: u64,
+    },
+    /// It was measured on another CPU. Kept in the file, which several machines may share.
+    ForeignCpu {
+        /// That CPU.
+        cpu: String,
+        /// This one.
+        here: String,
+    },
+    /// Other kernels were measured, on this CPU. Dropped when the file is next written.
+    StaleKernels {
+        /// Version and hash of those kernels.
+        kernels: String,
+    },
+    /// The file is larger than any tuning file. Not read, and never overwritten.
+    TooLarge {
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// The winner cannot be taken: the planner went by estimates.
+    Refused {
+        /// Problem and pass.
+        problem: String,
+        /// The winner.
+        algorithm: String,
+        /// Why it cannot be taken.
+        reason: String,
+    },
+}
+
+impl Ignored {
+    /// Whether the line stays in the file.
+    pub(crate) fn is_kept(&self) -> bool {
+        matches!(self, Self::Version { .. } | Self::ForeignCpu { .. })
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Corrupt { reason } => write!(f, "ignored, and dropped when the file is written: {reason}"),
+            Self::Version { version } => {
+                write!(f, "ignored, but kept: its version is {version}, and this library reads {VERSION}")
+            }
+            Self::ForeignCpu { cpu, here } => {
+                write!(f, "ignored, but kept: it was measured on {cpu}, and this CPU is {here}")
+            }
+            Self::StaleKernels { kernels: was } => {
+                let now = kernels();
+                write!(
+                    f,
+                    "ignored, and dropped when the file is written: the kernels were {was}, and are {now}; tune again"
+                )
+            }
+            Self::TooLarge { bytes } => {
+                write!(f, "not read: {bytes} bytes are more than any tuning file has")
+            }
+            Self::Refused { problem, algorithm, reason } => {
+                write!(f, "ignored: {algorithm} won for {problem}, but {reason}; tune again")
+            }
+        }
+    }
+}
+
+/// Something that was ignored, and where.
+///
+/// ```
+/// let cache = convolve::TuningCache::parse(b"\nnot JSON");
+/// assert!(cache.notes()[0].to_string().starts_with("line 2: ignored"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The line of the file, counted from 1; nothing if it is not about a line.
+    pub line: Option<usize>,
+    /// What it is.
+    pub reason: Ignored,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = &self.reason;
+        match self.line {
+            Some(line) => write!(f, "line {line}: {reason}"),
+            None => reason.fmt(f),
+        }
+    }
+}

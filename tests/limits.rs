@@ -1,0 +1,183 @@
+//! What the caller limits, the planner obeys, or says which limit excludes what.
+
+use convolve::registry::Registered;
+use convolve::{
+    Accuracy, BackwardData, BackwardWeights, Conv2d, Error, Exclusion, Forward, Layout, Planner,
+    WeightLayout, Why,
+};
+
+/// A 3x3 body, a first layer, a 1x1, a depthwise layer, one with a stride; both layouts.
+fn problems() -> Vec<Conv2d> {
+    let problems = [
+        "mb1ic64ih14oc64kh3ph1",
+        "mb2ic3ih32oc16kh7sh2ph3",
+        "mb1ic64ih14oc32kh1",
+        "g32mb1ic32ih14oc32kh3ph1",
+        "mb1ic16ih15oc24kh5sh2ph2",
+    ];
+    let layouts = [(Layout::Nchw, WeightLayout::Oihw), (Layout::Nhwc, WeightLayout::Hwio)];
+    let parse = |text: &str| text.parse::<Conv2d>().unwrap();
+    problems
+        .iter()
+        .flat_map(|text| layouts.map(|(layout, weights)| parse(text).layout(layout).weight_layout(weights)))
+        .collect()
+}
+
+fn in_every_pass(check: impl Fn(Conv2d, usize)) {
+    for conv in problems() {
+        for pass in 0..3 {
+            check(conv, pass);
+        }
+    }
+}
+
+/// Calls a generic function for pass 0, 1 or 2.
+macro_rules! with_pass {
+    ($pass:expr, $f:ident($($arg:expr),*)) => {
+        match $pass {
+            0 => $f::<Forward>($($arg),*),
+            1 => $f::<BackwardData>($($arg),*),
+            _ => $f::<BackwardWeights>($($arg),*),
+        }
+    };
+}
+
+#[test]
+fn a_plan_needs_the_workspace_that_its_estimate_says() {
+    fn check<P: Registered>(conv: Conv2d) {
+        for threads in [1, 3] {
+            for algorithm in P::algorithms() {
+                let planner =
+                    Planner::new().threads(threads).accuracy(Accuracy::Relaxed).only(algorithm.name());
+                if let Ok(plan) = planner.plan::<P>(conv) {
+                    let estimate = plan.estimate();
+                    assert_eq!(plan.workspace_len(), estimate.workspace, "{} {plan:?}", P::NAME);
+                }
+            }
+        }
+    }
+    in_every_pass(|conv, pass| with_pass!(pass, check(conv)));
+}
+
+#[test]
+fn the_planner_stays_below_the_maximum_workspace_or_names_every_excess() {
+    fn check<P: Registered>(conv: Conv2d) {
+        let planner = Planner::new().threads(2);
+        let explanation = planner.explain::<P>(conv).unwrap();
+        let mut needs: Vec<usize> =
+            explanation.verdicts.iter().filter_map(|v| Some(4 * v.answer.ok()?.workspace)).collect();
+        needs.sort();
+        let accepted = needs.len();
+        for (i, &limit) in needs.iter().enumerate() {
+            let limited = planner.clone().max_workspace(limit);
+            let plan = limited.plan::<P>(conv).unwrap();
+            assert!(4 * plan.workspace_len() <= limit, "{plan:?}");
+            for verdict in limited.explain::<P>(conv).unwrap().verdicts {
+                if let Err(Exclusion::Workspace { needs, limit: said }) = verdict.answer {
+                    assert!(needs > limit && said == limit, "{verdict:?}");
+                }
+            }
+            if limit > 0 && i == 0 {
+                let error = planner.clone().max_workspace(limit - 1).plan::<P>(conv).unwrap_err();
+                let Error::Excluded { excluded, .. } = &error else { panic!("{error}") };
+                let workspaces =
+                    excluded.iter().filter(|(_, why)| matches!(why, Exclusion::Workspace { .. }));
+                assert_eq!(workspaces.count(), accepted, "{error}");
+                assert!(error.to_string().contains("KiB of workspace, and the limit is"), "{error}");
+            }
+        }
+    }
+    in_every_pass(|conv, pass| with_pass!(pass, check(conv)));
+}
+
+#[test]
+fn algorithms_can_be_forbidden_one_by_one_until_none_is_left() {
+    fn check<P: Registered>(conv: Conv2d) {
+        let mut planner = Planner::new().threads(1);
+        let mut taken = Vec::new();
+        let error = loop {
+            match planner.plan::<P>(conv) {
+                Ok(plan) => {
+                    assert!(!taken.contains(&plan.algorithm()));
+                    taken.push(plan.algorithm());
+                    planner = planner.forbid(plan.algorithm());
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(!taken.is_empty());
+        let Error::Excluded { excluded, pass, .. } = &error else { panic!("{error}") };
+        assert_eq!(*pass, P::NAME);
+        for name in taken {
+            assert!(excluded.contains(&(name, Exclusion::Forbidden)), "{error}");
+            assert!(error.to_string().contains(&format!("{name}: it is forbidden")), "{error}");
+        }
+        // Only limits are named, not what the algorithms say themselves.
+        assert!(excluded.iter().all(|(_, why)| why.is_limit()), "{error}");
+    }
+    in_every_pass(|conv, pass| with_pass!(pass, check(conv)));
+}
+
+#[test]
+fn the_accuracy_class_is_named_as_the_reason() {
+    let conv = Conv2d::new(64, 64, 3).input(14).padding(1);
+    let explanation = Planner::new().accuracy(Accuracy::Strict).explain::<Forward>(conv).unwrap();
+    let transformed: Vec<_> = explanation.verdicts.iter().filter(|v| v.amplification > 1.0).collect();
+    assert!(!transformed.is_empty());
+    for verdict in transformed {
+        assert_eq!(verdict.answer, Err(Exclusion::Accuracy), "{}", verdict.algorithm);
+    }
+    let strict = Planner::new().accuracy(Accuracy::Strict);
+    let alone = explanation.verdicts.iter().filter(|v| v.amplification == 1.0);
+    let error =
+        alone.fold(strict, |planner, v| planner.forbid(v.algorithm)).plan::<Forward>(conv).unwrap_err();
+    let Error::Excluded { excluded, .. } = &error else { panic!("{error}") };
+    assert!(excluded.contains(&("winograd-f4x3", Exclusion::Accuracy)), "{error}");
+}
+
+#[test]
+fn limits_contradict_each_other_with_a_sentence() {
+    let conv = Conv2d::new(64, 64, 3).input(14).padding(1);
+    let error = Planner::new().only("direct").forbid("direct").plan::<Forward>(conv).unwrap_err();
+    assert!(
+        matches!(&error, Error::Excluded { excluded, .. } if excluded == &[("direct", Exclusion::Forbidden)])
+    );
+    let error = Planner::new().forbid("alchemy").plan::<Forward>(conv).unwrap_err();
+    assert!(matches!(error, Error::UnknownAlgorithm { .. }), "a misspelt name must not be ignored: {error}");
+    // `outer` serves another pass: it may be forbidden for all passes at once.
+    assert!(Planner::new().forbid("outer").plan::<Forward>(conv).is_ok());
+}
+
+#[test]
+fn the_winner_is_the_smallest_estimate_and_the_explanation_says_by_how_much() {
+    fn check<P: Registered>(conv: Conv2d) {
+        let planner = Planner::new().threads(1);
+        let explanation = planner.explain::<P>(conv).unwrap();
+        let chosen = explanation.chosen().unwrap();
+        assert_eq!(planner.plan::<P>(conv).unwrap().algorithm(), chosen.algorithm);
+        let ns = chosen.answer.unwrap().ns;
+        let others = explanation.verdicts.iter().filter(|v| !v.chosen).filter_map(|v| v.answer.ok());
+        let next = others.map(|estimate| estimate.ns).fold(f64::INFINITY, f64::min);
+        assert!(ns <= next);
+        match explanation.why {
+            Some(Why::Estimate { ratio, .. }) => assert_eq!(ratio, next / ns),
+            why => assert!(why == Some(Why::Alone) && next == f64::INFINITY, "{explanation}"),
+        }
+        let text = explanation.to_string();
+        for part in [" workspace ", " packed ", "error <= ", "<- chosen", " because ", explanation.machine] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        for verdict in &explanation.verdicts {
+            assert!(text.contains(&format!("  {}: ", verdict.algorithm)), "{text}");
+            let Ok(estimate) = verdict.answer else { continue };
+            // Stages, where an algorithm says them, are the whole.
+            let sum = estimate.stages.sum();
+            assert!(
+                sum == 0.0 || (sum / estimate.ns - 1.0).abs() < 1e-6,
+                "{}: {estimate:?}",
+                verdict.algorithm
+            );
+        }
+    }
+    in_every_pass(|conv, pass| with_pass!(pass, check(conv)));
+}

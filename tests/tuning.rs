@@ -1,0 +1,365 @@
+//! What tuning promises: it never crosses a limit, a file of winners survives anything, and no writer loses anything.
+
+use convolve::{
+    BackwardData, BackwardWeights, Budget, Conv2d, Cpu, Error, Exclusion, Forward, Ignored, Isa, Layout,
+    Machine, Planner, Tunable, TuningCache, WeightLayout, Why,
+};
+use proptest::prelude::*;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const SHORT: Duration = Duration::from_millis(1);
+
+fn conv() -> Conv2d {
+    Conv2d::new(8, 8, 3).input(10).padding(1)
+}
+
+/// A directory of one test, removed at its end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("convolve-tuning-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+    fn file(&self) -> PathBuf {
+        self.0.join("tuning.jsonl")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A planner of one thread and the cache that it fills.
+fn tuned(conv: Conv2d) -> (Planner, Arc<TuningCache>) {
+    let cache = Arc::new(TuningCache::new());
+    let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+    planner.tune::<Forward>(conv, SHORT).unwrap();
+    (planner, cache)
+}
+
+/// The line of a file that makes `algorithm` the winner of [`conv`].
+fn line_with(algorithm: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let directory = Directory::new(&format!("line-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    let cache = Arc::new(TuningCache::open(directory.file()).unwrap());
+    Planner::new().threads(1).with_cache(Arc::clone(&cache)).tune::<Forward>(conv(), SHORT).unwrap();
+    cache.save().unwrap();
+    let line = std::fs::read_to_string(directory.file()).unwrap();
+    let (key, _) = line.split_once("\"algorithm\":").unwrap();
+    format!("{key}\"algorithm\":\"{algorithm}\",\"ns\":5.0,\"measured\":[[\"{algorithm}\",5.0]]}}")
+}
+
+#[test]
+fn every_pass_and_layout_is_tuned_and_planned_by_it() {
+    fn check<P: Tunable>(conv: Conv2d) {
+        let cache = Arc::new(TuningCache::new());
+        let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+        assert_ne!(planner.explain::<P>(conv).unwrap().why, Some(Why::Measured), "nothing is timed unasked");
+        assert!(cache.is_empty());
+        let explanation = planner.tune::<P>(conv, SHORT).unwrap();
+        let winner = explanation.chosen().unwrap();
+        let times: Vec<f64> = explanation.verdicts.iter().filter_map(|v| v.measured).collect();
+        assert!((1..=5).contains(&times.len()), "{explanation}");
+        assert!(times.iter().all(|&ns| winner.measured.unwrap() <= ns && ns > 0.0), "{explanation}");
+        assert!(explanation.to_string().contains("measured"), "{explanation}");
+        let again = planner.explain::<P>(conv).unwrap();
+        assert_eq!(again.why, Some(Why::Measured));
+        assert_eq!(planner.plan::<P>(conv).unwrap().algorithm(), winner.algorithm);
+        // What else the key holds is another question.
+        let others = [
+            planner.clone().threads(2).explain::<P>(conv),
+            planner.clone().accuracy(convolve::Accuracy::Strict).explain::<P>(conv),
+            planner.clone().forbid("im2col").explain::<P>(conv),
+            planner.explain::<P>(conv.batch(3)),
+            planner.explain::<P>(conv.weight_layout(WeightLayout::Ohwi)),
+        ];
+        assert!(others.into_iter().all(|other| other.unwrap().why != Some(Why::Measured)));
+        assert_eq!(cache.len(), 1);
+    }
+    for conv in [conv(), conv().layout(Layout::Nhwc).weight_layout(WeightLayout::Hwio)] {
+        check::<Forward>(conv);
+        check::<BackwardData>(conv);
+        check::<BackwardWeights>(conv);
+    }
+}
+
+#[test]
+fn tuning_obeys_limits_and_refuses_what_it_cannot_time() {
+    let planner = Planner::new().threads(1);
+    let all = planner.tune::<Forward>(conv(), Budget::from(SHORT).warm()).unwrap();
+    let first = all.chosen().unwrap().algorithm;
+    let cache = Arc::new(TuningCache::new());
+    let limited = planner.clone().forbid(first).with_cache(Arc::clone(&cache));
+    let second = limited.tune::<Forward>(conv(), SHORT).unwrap();
+    assert_ne!(second.chosen().unwrap().algorithm, first);
+    assert_eq!(cache.entries()[0].limits, format!("forbid={first}"));
+    // What won within limits is no answer without them.
+    let free = planner.clone().with_cache(cache).explain::<Forward>(conv()).unwrap();
+    assert_ne!(free.why, Some(Why::Measured));
+
+    let error = planner.tune::<Forward>(conv().batch(0), SHORT).unwrap_err();
+    assert!(error.to_string().contains("nothing to time"), "{error}");
+    let error = Planner::new().threads(1000).tune::<Forward>(conv(), SHORT).unwrap_err();
+    assert!(matches!(error, Error::Parameter { parameter: "threads", .. }), "{error}");
+    let nothing = all.verdicts.iter().fold(planner.clone(), |planner, v| planner.forbid(v.algorithm));
+    assert!(matches!(nothing.tune::<Forward>(conv(), SHORT), Err(Error::Excluded { .. })));
+    let results = planner.tune_all::<Forward>(&[conv(), conv().input(0), conv().batch(2)], SHORT);
+    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+}
+
+#[test]
+fn a_file_from_another_cpu_is_refused_politely_and_left_alone() {
+    let directory = Directory::new("foreign");
+    let (here, there) = (Cpu::current().to_string(), Cpu::named("Abacus", [6, 1, 2]).to_string());
+    let foreign = line_with("direct").replace(&here, &there);
+    std::fs::write(directory.file(), &foreign).unwrap();
+    let cache = Arc::new(TuningCache::open(directory.file()).unwrap());
+    assert!(cache.is_empty());
+    let [note] = &cache.notes()[..] else { panic!("{:?}", cache.notes()) };
+    assert_eq!(note.reason, Ignored::ForeignCpu { cpu: there.clone(), here });
+    assert!(
+        note.to_string().starts_with("line 1: ignored, but kept: it was measured on Abacus-6-1-2"),
+        "{note}"
+    );
+    let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+    assert!(matches!(planner.explain::<Forward>(conv()).unwrap().why, Some(Why::Estimate { .. })));
+    // Tuned here as well, the file serves both.
+    planner.tune::<Forward>(conv(), SHORT).unwrap();
+    cache.save().unwrap();
+    let text = std::fs::read_to_string(directory.file()).unwrap();
+    assert!(text.starts_with(&foreign), "{text}");
+    assert_eq!(TuningCache::open(directory.file()).unwrap().len(), 1);
+}
+
+#[test]
+fn stale_corrupt_and_newer_lines_are_noted_and_the_rest_is_used() {
+    let directory = Directory::new("stale");
+    let good = line_with("direct");
+    let kernels = tuned(conv()).1.entries()[0].kernels.clone();
+    let stale = good.replace(&kernels, "0.0.0-0123456789abcdef").replace("mb1", "mb2");
+    let newer = r#"{"v":2,"who":"knows"}"#;
+    let mut text = Vec::new();
+    for line in [
+        b"\xff\xfe",
+        &b"{\"v\":1}"[..],
+        newer.as_bytes(),
+        stale.as_bytes(),
+        b"",
+        good.as_bytes(),
+        &good.as_bytes()[..40],
+    ] {
+        text.extend(line);
+        text.push(b'\n');
+    }
+    std::fs::write(directory.file(), text).unwrap();
+    let cache = Arc::new(TuningCache::open(directory.file()).unwrap());
+    let notes = cache.notes();
+    let lines: Vec<_> = notes.iter().map(|note| note.line.unwrap()).collect();
+    assert_eq!(lines, [1, 2, 3, 4, 7], "{notes:?}");
+    assert!(matches!(&notes[2].reason, Ignored::Version { version: 2 }));
+    assert!(matches!(&notes[3].reason, Ignored::StaleKernels { .. }), "{}", notes[3]);
+    assert!([0, 1, 4].iter().all(|&i| matches!(&notes[i].reason, Ignored::Corrupt { .. })), "{notes:?}");
+    let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+    let explanation = planner.explain::<Forward>(conv()).unwrap();
+    assert_eq!((explanation.chosen().unwrap().algorithm, explanation.why), ("direct", Some(Why::Measured)));
+    cache.save().unwrap();
+    assert_eq!(std::fs::read_to_string(directory.file()).unwrap(), format!("{newer}\n{good}\n"));
+}
+
+#[test]
+fn an_entry_whose_winner_does_not_serve_is_not_followed() {
+    // Forged: nothing stops a file from naming these.
+    for (algorithm, part) in [("alchemy", "no algorithm has this name"), ("winograd-f2x5", "kernel")] {
+        let cache = Arc::new(TuningCache::parse(line_with(algorithm).as_bytes()));
+        assert_eq!(cache.len(), 1, "{:?}", cache.notes());
+        let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+        let explanation = planner.explain::<Forward>(conv()).unwrap();
+        assert!(matches!(explanation.why, Some(Why::Estimate { .. })), "{explanation}");
+        assert!(planner.plan::<Forward>(conv()).is_ok());
+        let [note] = &cache.notes()[..] else { panic!("one note, however often: {:?}", cache.notes()) };
+        assert!(
+            matches!(&note.reason, Ignored::Refused { algorithm: name, reason, .. } if name == algorithm && reason.contains(part)),
+            "{note}"
+        );
+    }
+}
+
+#[test]
+fn an_accuracy_class_is_not_left_for_a_forged_entry() {
+    let relaxed = line_with("winograd-f6x3");
+    let cache = Arc::new(TuningCache::parse(relaxed.as_bytes()));
+    assert_eq!(cache.len(), 1);
+    let explanation = Planner::new().threads(1).with_cache(cache).explain::<Forward>(conv()).unwrap();
+    let verdict = explanation.verdicts.iter().find(|v| v.algorithm == "winograd-f6x3").unwrap();
+    assert_eq!((verdict.answer, verdict.chosen), (Err(Exclusion::Accuracy), false));
+}
+
+#[test]
+fn entries_that_make_no_sense_are_corrupt() {
+    let good = line_with("direct");
+    for (from, to) in [
+        ("\"ns\":5.0", "\"ns\":-5.0"),
+        ("\"ns\":5.0", "\"ns\":1e999"),
+        ("\"ns\":5.0", "\"ns\":4.0"),
+        ("[[\"direct\",5.0]]", "[[\"direct\",5.0],[\"im2col\",4.0]]"),
+        ("[[\"direct\",5.0]]", "[]"),
+        ("\"threads\":1", "\"threads\":0"),
+        ("\"threads\":1", "\"threads\":99999999999999999999"),
+        ("\"problem\":\"mb1", "\"problem\":\"zz1"),
+        ("\"problem\":\"mb1", "\"problem\":\"_mb1"),
+        ("\"v\":1", "\"v\":-1"),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good, "{from}");
+        let cache = TuningCache::parse(bad.as_bytes());
+        assert!(cache.is_empty(), "{bad}");
+        assert!(matches!(cache.notes()[0].reason, Ignored::Corrupt { .. }), "{bad}: {:?}", cache.notes());
+    }
+    assert_eq!(TuningCache::parse(good.as_bytes()).len(), 1);
+}
+
+/// Small problems that differ.
+fn many(writer: usize) -> impl Iterator<Item = Conv2d> {
+    (0..4).map(move |i| Conv2d::new(1, 1, 1).input([1 + writer, 1 + i]))
+}
+
+#[test]
+fn threads_that_write_at_once_lose_nothing() {
+    let directory = Directory::new("threads");
+    std::thread::scope(|scope| {
+        for writer in 0..6 {
+            let path = directory.file();
+            scope.spawn(move || {
+                let cache = Arc::new(TuningCache::open(path).unwrap());
+                let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+                for conv in many(writer) {
+                    planner.tune::<Forward>(conv, Duration::ZERO).unwrap();
+                    cache.save().unwrap();
+                }
+            });
+        }
+    });
+    let cache = TuningCache::open(directory.file()).unwrap();
+    assert_eq!((cache.len(), cache.notes()), (6 * 4, vec![]));
+    let left: Vec<_> =
+        std::fs::read_dir(&directory.0).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "the file and its lock, nothing temporary: {left:?}");
+}
+
+/// Not a test by itself: the writer that [`processes_that_write_at_once_lose_nothing`] starts several times.
+#[test]
+fn writer_process() {
+    let Some(path) = std::env::var_os("CONVOLVE_TEST_TUNING_FILE") else { return };
+    let writer = std::env::var("CONVOLVE_TEST_WRITER").unwrap().parse().unwrap();
+    let cache = Arc::new(TuningCache::open(path).unwrap());
+    let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+    for conv in many(writer) {
+        planner.tune::<Forward>(conv, Duration::ZERO).unwrap();
+        cache.save().unwrap();
+    }
+}
+
+#[test]
+fn processes_that_write_at_once_lose_nothing() {
+    let directory = Directory::new("processes");
+    let start = |writer: usize| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["writer_process", "--exact", "--quiet"])
+            .env("CONVOLVE_TEST_TUNING_FILE", directory.file())
+            .env("CONVOLVE_TEST_WRITER", writer.to_string())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let writers: Vec<_> = (0..4).map(start).collect();
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
+    let cache = TuningCache::open(directory.file()).unwrap();
+    assert_eq!((cache.len(), cache.notes()), (4 * 4, vec![]));
+}
+
+#[test]
+fn the_last_writer_of_a_problem_wins_and_entries_of_a_lost_file_come_back() {
+    let directory = Directory::new("merge");
+    let open = || Arc::new(TuningCache::open(directory.file()).unwrap());
+    let planner = |cache: &Arc<TuningCache>| Planner::new().threads(1).with_cache(Arc::clone(cache));
+    let (a, b) = (open(), open());
+    planner(&a).tune::<Forward>(conv(), SHORT).unwrap();
+    a.save().unwrap();
+    planner(&b).tune::<Forward>(conv(), SHORT).unwrap();
+    b.save().unwrap();
+    a.save().unwrap(); // has nothing new: takes over what b wrote
+    assert_eq!(a.entries(), b.entries());
+    assert_eq!(open().entries(), b.entries());
+    std::fs::remove_file(directory.file()).unwrap();
+    a.save().unwrap();
+    assert_eq!(open().entries(), a.entries());
+}
+
+#[test]
+fn paths_that_cannot_be_are_errors_and_not_panics() {
+    let directory = Directory::new("paths");
+    let nowhere = TuningCache::open(directory.0.join("no/such/directory/file")).unwrap();
+    assert!(nowhere.is_empty() && nowhere.save().is_err());
+    assert!(TuningCache::open(&directory.0).is_err(), "a directory");
+    assert!(TuningCache::new().save().unwrap_err().to_string().contains("make it with `open`"));
+    let file = std::fs::File::create(directory.file()).unwrap();
+    file.set_len(65 << 20).unwrap();
+    let cache = TuningCache::open(directory.file()).unwrap();
+    assert!(matches!(cache.notes()[0].reason, Ignored::TooLarge { .. }));
+    assert!(cache.save().is_err(), "what is no tuning file is not overwritten");
+    assert_eq!(std::fs::metadata(directory.file()).unwrap().len(), 65 << 20);
+}
+
+#[test]
+fn what_was_measured_is_not_forgotten_with_another_machine_or_other_caches() {
+    // Neither is in the key: the CPU is, and constants are only an opinion of it.
+    let (planner, _) = tuned(conv());
+    let explanation = planner.machine(Machine::HASWELL).explain::<Forward>(conv()).unwrap();
+    assert_eq!(explanation.why, Some(Why::Measured));
+    if Isa::available().len() > 1 {
+        let (planner, _) = tuned(conv());
+        let portable = planner.isa(Isa::available()[0]).explain::<Forward>(conv()).unwrap();
+        assert_ne!(portable.why, Some(Why::Measured));
+    }
+}
+
+proptest! {
+    #![proptest_config(convolve_testkit::strategy::config(256))]
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let cache = TuningCache::parse(&bytes);
+        prop_assert!(cache.is_empty());
+        let planner = Planner::new().threads(1).with_cache(Arc::new(cache));
+        prop_assert!(planner.plan::<Forward>(conv()).is_ok());
+    }
+
+    /// Bytes of a good line changed: whatever is still an entry is obeyed only as far as it makes sense.
+    #[test]
+    fn a_damaged_line_never_breaks_planning(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        static GOOD: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        let mut bytes = GOOD.get_or_init(|| line_with("direct")).clone().into_bytes();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if cut.index(2) == 0 {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let planner = Planner::new().threads(1).with_cache(Arc::new(TuningCache::parse(&bytes)));
+        prop_assert!(planner.plan::<Forward>(conv()).is_ok());
+    }
+}
