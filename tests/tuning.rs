@@ -254,11 +254,21 @@ fn threads_that_write_at_once_lose_nothing() {
     assert_eq!(left.len(), 2, "the file and its lock, nothing temporary: {left:?}");
 }
 
+/// Milliseconds since 1970.
+fn now() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
+}
+
 /// Not a test by itself: the writer that [`processes_that_write_at_once_lose_nothing`] starts several times.
 #[test]
 fn writer_process() {
     let Some(path) = std::env::var_os("CONVOLVE_TEST_TUNING_FILE") else { return };
     let writer = std::env::var("CONVOLVE_TEST_WRITER").unwrap().parse().unwrap();
+    // All begin at the same moment, or none would meet another.
+    let start: u128 = std::env::var("CONVOLVE_TEST_START").unwrap().parse().unwrap();
+    while now() < start {
+        std::hint::spin_loop();
+    }
     let cache = Arc::new(TuningCache::open(path).unwrap());
     let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
     for conv in many(writer) {
@@ -270,11 +280,13 @@ fn writer_process() {
 #[test]
 fn processes_that_write_at_once_lose_nothing() {
     let directory = Directory::new("processes");
+    let begin = (now() + 100).to_string();
     let start = |writer: usize| {
         Command::new(std::env::current_exe().unwrap())
             .args(["writer_process", "--exact", "--quiet"])
             .env("CONVOLVE_TEST_TUNING_FILE", directory.file())
             .env("CONVOLVE_TEST_WRITER", writer.to_string())
+            .env("CONVOLVE_TEST_START", &begin)
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap()

@@ -199,9 +199,6 @@ impl Winograd {
     /// The sentence with which it declines.
     fn refusal(&self, problem: &Problem) -> Result<(), Unsupported> {
         let conv = problem.geometry.conv();
-        if problem.accuracy < self.class {
-            return Err(Unsupported("its error bound is larger than the accuracy class allows"));
-        }
         if conv.kernel != self.kernel {
             return Err(Unsupported(self.refusal));
         }
@@ -213,6 +210,10 @@ impl Winograd {
         }
         if problem.geometry.group_in().max(problem.geometry.group_out()) > transform::MAX_CHANNELS {
             return Err(Unsupported("a group has more than 16384 channels"));
+        }
+        // Last: a limit of the caller is the reason only where nothing else is.
+        if problem.accuracy < self.class {
+            return Err(Unsupported::ACCURACY);
         }
         Ok(())
     }
