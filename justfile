@@ -36,6 +36,10 @@ report *ARGS:
 peers *ARGS:
     CONVOLVE_ONEDNN="$(scripts/onednn)" cargo bench -p convolve-benches --bench peers -- {{ARGS}}
 
+# Pooling, fully connected layers and activations beside oneDNN and a copy.
+layers *ARGS:
+    CONVOLVE_ONEDNN="$(scripts/onednn)" cargo bench -p convolve-benches --bench layers -- {{ARGS}}
+
 # Every algorithm against the definition, over problem files or strings.
 verify *ARGS:
     cargo run --release --example verify -- {{ARGS}}

@@ -135,7 +135,11 @@ impl Operands {
     }
 }
 
-fn numbers(len: usize) -> Result<Workspace, Error> {
+/// Numbers of both signs, at most 1.
+///
+/// # Errors
+/// No memory.
+pub fn numbers(len: usize) -> Result<Workspace, Error> {
     let mut numbers = Workspace::new(len)?;
     let mut state = 1u32;
     for number in numbers.iter_mut() {

@@ -1,8 +1,10 @@
 //! oneDNN, loaded at run time: the one peer that can be measured in the same process, turn by turn with ours.
 //!
 //! The C interface of oneDNN 3, of which a convolution needs some twenty functions, by hand. All `unsafe` of this package is here.
-//! A [`Convolution`] has its operands in oneDNN's memory, in the layout that was asked for, so that [`Convolution::run`] executes the
-//! primitive and nothing else.
+//! A [`Primitive`] has its operands in oneDNN's memory, in the layout that was asked for, so that [`Primitive::run`] executes it and
+//! nothing else.
+
+mod layers;
 
 use crate::case::{AnyPass, Operands};
 use convolve::Geometry;
@@ -15,6 +17,16 @@ use std::path::Path;
 type Status = c_int;
 type Handle = *mut c_void;
 type Dims = [i64; 12];
+
+/// What [`OneDnn::bind`] is told of an operand.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    arg: c_int,
+    query: c_int,
+    plain: Handle,
+    /// None for what is written.
+    values: Option<&'a [f32]>,
+}
 
 #[repr(C)]
 struct Argument {
@@ -55,6 +67,13 @@ functions! {
     convolution_forward_primitive_desc_create(*mut Handle, Handle, c_int, c_int, Handle, Handle, Handle, Handle, *const i64, *const i64, *const i64, *const i64, Handle) -> Status;
     convolution_backward_data_primitive_desc_create(*mut Handle, Handle, c_int, Handle, Handle, Handle, *const i64, *const i64, *const i64, *const i64, Handle, Handle) -> Status;
     convolution_backward_weights_primitive_desc_create(*mut Handle, Handle, c_int, Handle, Handle, Handle, Handle, *const i64, *const i64, *const i64, *const i64, Handle, Handle) -> Status;
+    pooling_forward_primitive_desc_create(*mut Handle, Handle, c_int, c_int, Handle, Handle, *const i64, *const i64, *const i64, *const i64, *const i64, Handle) -> Status;
+    pooling_backward_primitive_desc_create(*mut Handle, Handle, c_int, Handle, Handle, *const i64, *const i64, *const i64, *const i64, *const i64, Handle, Handle) -> Status;
+    inner_product_forward_primitive_desc_create(*mut Handle, Handle, c_int, Handle, Handle, Handle, Handle, Handle) -> Status;
+    inner_product_backward_data_primitive_desc_create(*mut Handle, Handle, Handle, Handle, Handle, Handle, Handle) -> Status;
+    inner_product_backward_weights_primitive_desc_create(*mut Handle, Handle, Handle, Handle, Handle, Handle, Handle, Handle) -> Status;
+    eltwise_forward_primitive_desc_create(*mut Handle, Handle, c_int, c_int, Handle, Handle, f32, f32, Handle) -> Status;
+    eltwise_backward_primitive_desc_create(*mut Handle, Handle, c_int, Handle, Handle, Handle, f32, f32, Handle, Handle) -> Status;
     primitive_desc_query_md(Handle, c_int, c_int) -> Handle;
     primitive_desc_query(Handle, c_int, c_int, *mut c_void) -> Status;
     primitive_create(*mut Handle, Handle) -> Status;
@@ -108,8 +127,8 @@ pub enum Data {
     Plain,
 }
 
-/// A convolution that is ready to run.
-pub struct Convolution<'a> {
+/// An operation that is ready to run.
+pub struct Primitive<'a> {
     one: &'a OneDnn,
     primitive: Handle,
     arguments: Vec<Argument>,
@@ -155,7 +174,7 @@ impl OneDnn {
         pass: AnyPass,
         data: Data,
         operands: &Operands,
-    ) -> Result<Convolution<'_>, String> {
+    ) -> Result<Primitive<'_>, String> {
         let conv = geometry.conv();
         let tensor = |[n, c, h, w]: [usize; 4], s: convolve::Strides| {
             (dims(&[n, c, h, w]), dims(&[s.image, s.channel, s.row, s.column]), 4)
@@ -184,26 +203,54 @@ impl OneDnn {
             Data::Plain => [plain[0], plain[2]],
         };
         let desc = self.describe(geometry, pass, src_md, any[1], dst_md)?;
+        self.bind_pass(desc, pass, plain, operands.tensors())
+    }
+
+    /// The operands of a pass over `src`, weights and `dst`.
+    fn bind_pass(
+        &self,
+        desc: Handle,
+        pass: AnyPass,
+        plain: [Handle; 3],
+        tensors: [&[f32]; 3],
+    ) -> Result<Primitive<'_>, String> {
         // Which of the three is written, and which are gradients.
         let (written, gradient) = match pass {
             AnyPass::Forward => (2, [0, 0, 0]),
             AnyPass::BackwardData => (0, [1, 0, 1]),
             AnyPass::BackwardWeights => (1, [0, 1, 1]),
         };
-        let mut arguments = Vec::new();
-        let (mut result, mut result_desc) = (core::ptr::null_mut(), core::ptr::null_mut());
-        for (i, role) in [SRC, WEIGHTS, DST].into_iter().enumerate() {
+        let roles = [SRC, WEIGHTS, DST];
+        let operands = core::array::from_fn::<_, 3, _>(|i| Operand {
+            arg: roles[i].arg[gradient[i]],
+            query: roles[i].query[gradient[i]],
+            plain: plain[i],
+            values: (i != written).then_some(tensors[i]),
+        });
+        self.bind(desc, &operands, Vec::new())
+    }
+
+    /// Gives a primitive its memory, and the operands that it reads their values; `arguments` are there already.
+    fn bind(
+        &self,
+        desc: Handle,
+        operands: &[Operand<'_>],
+        mut arguments: Vec<Argument>,
+    ) -> Result<Primitive<'_>, String> {
+        let mut written = [core::ptr::null_mut(); 3];
+        for &Operand { arg, query, plain, values } in operands {
             // SAFETY: the primitive descriptor is valid and owns what is returned.
-            let md = unsafe { (self.functions.primitive_desc_query_md)(desc, role.query[gradient[i]], 0) };
+            let md = unsafe { (self.functions.primitive_desc_query_md)(desc, query, 0) };
             let memory = self.memory(md)?;
-            if i == written {
-                (result, result_desc) = (memory, md);
-            } else {
-                let from = self.memory(plain[i])?;
-                self.fill(from, operands.tensors()[i])?;
-                self.reorder(plain[i], from, md, memory)?;
+            match values {
+                None => written = [memory, md, plain],
+                Some(values) => {
+                    let from = self.memory(plain)?;
+                    self.fill(from, values)?;
+                    self.reorder(plain, from, md, memory)?;
+                }
             }
-            arguments.push(Argument { arg: role.arg[gradient[i]], memory });
+            arguments.push(Argument { arg, memory });
         }
         let mut name: *const c_char = null();
         // SAFETY: this query writes a pointer to a string that the descriptor owns.
@@ -213,15 +260,8 @@ impl OneDnn {
         // SAFETY: it ends with a zero.
         let implementation = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
         let primitive = self.primitive(desc)?;
-        Ok(Convolution {
-            one: self,
-            primitive,
-            arguments,
-            result,
-            result_desc,
-            plain_desc: plain[written],
-            implementation,
-        })
+        let [result, result_desc, plain_desc] = written;
+        Ok(Primitive { one: self, primitive, arguments, result, result_desc, plain_desc, implementation })
     }
 
     fn describe(
@@ -320,11 +360,15 @@ impl OneDnn {
         Ok(md)
     }
 
-    fn any(&self, (dims, _, rank): &(Dims, Dims, c_int)) -> Result<Handle, String> {
+    fn any(&self, tensor: &(Dims, Dims, c_int)) -> Result<Handle, String> {
+        self.tagged(tensor, ANY)
+    }
+
+    fn tagged(&self, (dims, _, rank): &(Dims, Dims, c_int), tag: c_int) -> Result<Handle, String> {
         let mut md = core::ptr::null_mut();
         // SAFETY: the array has 12 elements, more than the rank.
         check(unsafe {
-            (self.functions.memory_desc_create_with_tag)(&mut md, *rank, dims.as_ptr(), F32, ANY)
+            (self.functions.memory_desc_create_with_tag)(&mut md, *rank, dims.as_ptr(), F32, tag)
         })?;
         Ok(md)
     }
@@ -383,7 +427,7 @@ impl OneDnn {
     }
 }
 
-impl Convolution<'_> {
+impl Primitive<'_> {
     /// Executes the primitive.
     pub fn run(&self) {
         self.one.execute(self.primitive, &self.arguments).expect("it ran before");

@@ -110,6 +110,11 @@ impl Session<'_> {
         out.flush()
     }
 
+    /// Where and from what.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// How long to sample.
     pub fn effort(&self) -> Effort {
         if self.args.quick { Effort::QUICK } else { Effort::FULL }
@@ -218,7 +223,7 @@ impl Session<'_> {
 }
 
 /// Only on a terminal; drawn between measurements and never during one.
-fn progress_bar(len: usize) -> ProgressBar {
+pub fn progress_bar(len: usize) -> ProgressBar {
     if !(io::stdout().is_terminal() && io::stderr().is_terminal()) {
         return ProgressBar::hidden();
     }

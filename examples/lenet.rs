@@ -5,6 +5,9 @@
 //! cargo run --release --example lenet -- --seed 7 --threads 4
 //! cargo run --release --example lenet -- --load out/lenet/lenet.safetensors      # tests without training
 //!
+//! examples/fetch mnist5k                                                          # 5,000 digits of MNIST, 28x28
+//! cargo run --release --example lenet -- --data mnist5k
+//!
 //! 8x8x1 -> CONV 3x3 same, 16, ReLU -> CONV 3x3 same, 32, ReLU -> max-pool 2x2 -> FC 64, ReLU -> FC 10 -> softmax
 //! ```
 //!
@@ -17,12 +20,12 @@ mod network;
 #[path = "lenet/pictures.rs"]
 mod pictures;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use convolve::{Par, Update, cross_entropy};
 use digits::{CLASSES, Digits};
 use indicatif::{ProgressBar, ProgressStyle};
 use network::{Network, Parameters};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -31,6 +34,15 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Digits of a step.
 const BATCH: usize = 32;
+
+/// Which digits.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Data {
+    /// 1,797 of 8 x 8 pixels, in the program
+    Uci,
+    /// 5,000 of MNIST, 28 x 28 pixels, which examples/fetch mnist5k fetches
+    Mnist5k,
+}
 
 #[derive(Parser)]
 #[command(about = "Trains a small LeNet on handwritten digits")]
@@ -41,6 +53,9 @@ struct Arguments {
     /// Of the first weights and of the order of digits.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Digits to learn from and to be tested with.
+    #[arg(long, value_enum, default_value = "uci")]
+    data: Data,
     /// Passes over the digits.
     #[arg(long, default_value_t = 30)]
     epochs: usize,
@@ -74,10 +89,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.max(1)).build()?;
-    let (train, test) = Digits::embedded().split();
-    let mut network = Network::new(BATCH, Par::Pool(&pool), arguments.threads.max(1))?;
+    let digits = match arguments.data {
+        Data::Uci => Digits::embedded(),
+        Data::Mnist5k => Digits::mnist5k(Path::new("target/examples/mnist5k/digits.bin"))?,
+    };
+    let (train, test) = digits.split();
+    let mut network = Network::new(digits.side, BATCH, Par::Pool(&pool), arguments.threads.max(1))?;
     let parameters = match &arguments.load {
-        Some(path) => Parameters::load(path)?,
+        Some(path) => Parameters::load(path, digits.side)?,
         None => {
             let (parameters, curve) = learn(&mut network, &train, &test, arguments)?;
             pictures::curves(&arguments.out.join("curves.svg"), &curve)?;
@@ -112,7 +131,7 @@ fn learn(
     arguments: &Arguments,
 ) -> Result<(Parameters, Vec<Point>)> {
     let mut random = digits::Random::new(arguments.seed);
-    let mut parameters = Parameters::random(&mut random);
+    let mut parameters = Parameters::random(train.side, &mut random);
     let mut moments = [parameters.zeros(), parameters.zeros()];
     let mut order: Vec<usize> = (0..train.len()).collect();
     let steps = train.len() / BATCH;
@@ -124,7 +143,7 @@ fn learn(
         let (mut loss, mut right) = (0.0, 0);
         for batch in order.chunks_exact(BATCH) {
             let (mut pixels, labels) = train.gather(batch);
-            digits::shift(&mut pixels, &mut random);
+            digits::shift(&mut pixels, train.side, &mut random);
             network.pack(&parameters)?;
             let logits = network.forward(&parameters, &pixels)?.to_vec();
             right += labels
@@ -202,8 +221,8 @@ mod tests {
     fn train(seed: u64, threads: usize, epochs: usize) -> (u64, f64) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let (train, test) = Digits::embedded().split();
-        let mut network = Network::new(BATCH, Par::Pool(&pool), threads).unwrap();
-        let arguments = Arguments { out: PathBuf::new(), seed, epochs, threads, load: None };
+        let mut network = Network::new(train.side, BATCH, Par::Pool(&pool), threads).unwrap();
+        let arguments = Arguments { out: PathBuf::new(), seed, data: Data::Uci, epochs, threads, load: None };
         let (parameters, curve) = learn(&mut network, &train, &test, &arguments).unwrap();
         (parameters.fingerprint(), curve.last().unwrap().test)
     }
@@ -223,10 +242,10 @@ mod tests {
 
     #[test]
     fn weights_survive_the_file() {
-        let parameters = Parameters::random(&mut digits::Random::new(3));
+        let parameters = Parameters::random(8, &mut digits::Random::new(3));
         let path = std::env::temp_dir().join(format!("lenet-{}.safetensors", std::process::id()));
         parameters.save(&path).unwrap();
-        let loaded = Parameters::load(&path).unwrap();
+        let loaded = Parameters::load(&path, 8).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(parameters.fingerprint(), loaded.fingerprint());
     }

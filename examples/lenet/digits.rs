@@ -1,13 +1,16 @@
 //! The digits, and what is random.
 
+use super::Result;
+use std::path::Path;
+
 /// Kinds of digits.
 pub(crate) const CLASSES: usize = 10;
-/// Pixels of a digit: 8 x 8.
-pub(crate) const PIXELS: usize = 64;
 
 /// Digits with what they mean.
 pub(crate) struct Digits {
-    /// 64 pixels each, from 0 to 1.
+    /// Rows of a digit, and pixels of a row.
+    pub(crate) side: usize,
+    /// `side * side` each, from 0 to 1.
     pub(crate) pixels: Vec<f32>,
     /// One per digit.
     pub(crate) labels: Vec<usize>,
@@ -16,14 +19,33 @@ pub(crate) struct Digits {
 impl Digits {
     /// Those in the program: see `examples/data/README.md`.
     pub(crate) fn embedded() -> Self {
-        let (records, _) = include_bytes!("../data/digits.bin").as_chunks::<{ PIXELS + 1 }>();
-        Self {
-            pixels: records
-                .iter()
-                .flat_map(|record| record[..PIXELS].iter().map(|&x| f32::from(x) / 16.0))
-                .collect(),
-            labels: records.iter().map(|record| usize::from(record[PIXELS])).collect(),
+        Self::records(include_bytes!("../data/digits.bin"), 8, 16.0)
+    }
+
+    /// The 5,000 digits of MNIST that `examples/fetch mnist5k` fetches.
+    pub(crate) fn mnist5k(path: &Path) -> Result<Self> {
+        const SIDE: usize = 28;
+        let bytes = std::fs::read(path).map_err(|error| {
+            format!("{}: {error}; `examples/fetch mnist5k` fetches the digits", path.display())
+        })?;
+        if bytes.len() != 5000 * (SIDE * SIDE + 1) {
+            return Err(format!("{}: not 5,000 digits of {SIDE} x {SIDE} pixels", path.display()).into());
         }
+        Ok(Self::records(&bytes, SIDE, 255.0))
+    }
+
+    /// Records of pixels, from 0 to `most`, and what they mean.
+    fn records(bytes: &[u8], side: usize, most: f32) -> Self {
+        let records = bytes.chunks_exact(side * side + 1);
+        let (pixels, labels): (Vec<_>, Vec<_>) =
+            records.map(|record| (&record[..side * side], usize::from(record[side * side]))).unzip();
+        let pixels = pixels.into_iter().flatten().map(|&x| f32::from(x) / most).collect();
+        Self { side, pixels, labels }
+    }
+
+    /// Pixels of a digit.
+    pub(crate) fn size(&self) -> usize {
+        self.side * self.side
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -35,15 +57,15 @@ impl Digits {
         let part = |test: bool| {
             let chosen: Vec<usize> = (0..self.len()).filter(|i| (i % 5 == 4) == test).collect();
             let (pixels, labels) = self.gather(&chosen);
-            Self { pixels, labels }
+            Self { side: self.side, pixels, labels }
         };
         (part(false), part(true))
     }
 
     /// Some of them, one behind the other.
     pub(crate) fn gather(&self, which: &[usize]) -> (Vec<f32>, Vec<usize>) {
-        let pixels =
-            which.iter().flat_map(|&i| self.pixels[i * PIXELS..][..PIXELS].iter().copied()).collect();
+        let size = self.size();
+        let pixels = which.iter().flat_map(|&i| self.pixels[i * size..][..size].iter().copied()).collect();
         (pixels, which.iter().map(|&i| self.labels[i]).collect())
     }
 }
@@ -78,16 +100,17 @@ impl Random {
 }
 
 /// Moves each digit by up to one pixel to any side, so that the network learns what a digit is and not where it was written.
-pub(crate) fn shift(pixels: &mut [f32], random: &mut Random) {
-    const SIDE: usize = 8;
-    for digit in pixels.chunks_exact_mut(PIXELS) {
+pub(crate) fn shift(pixels: &mut [f32], side: usize, random: &mut Random) {
+    let mut moved = vec![0.0; side * side];
+    for digit in pixels.chunks_exact_mut(side * side) {
         let [down, right] = [(); 2].map(|()| [0, 1, 1, 1, 1, 2][(random.bits() % 6) as usize]);
         let from = |y: usize, x: usize| {
             let (y, x) = ((y + 1).checked_sub(down)?, (x + 1).checked_sub(right)?);
-            (y < SIDE && x < SIDE).then_some(y * SIDE + x)
+            (y < side && x < side).then_some(y * side + x)
         };
-        let moved: [f32; PIXELS] =
-            core::array::from_fn(|i| from(i / SIDE, i % SIDE).map_or(0.0, |at| digit[at]));
+        for (i, to) in moved.iter_mut().enumerate() {
+            *to = from(i / side, i % side).map_or(0.0, |at| digit[at]);
+        }
         digit.copy_from_slice(&moved);
     }
 }

@@ -10,28 +10,50 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::path::Path;
 
-/// Name and shape of every tensor of parameters.
-const TENSORS: [(&str, &[usize]); 8] = [
-    ("conv1.weight", &[16, 1, 3, 3]),
-    ("conv1.bias", &[16]),
-    ("conv2.weight", &[32, 16, 3, 3]),
-    ("conv2.bias", &[32]),
-    ("fc1.weight", &[64, 512]),
-    ("fc1.bias", &[64]),
-    ("fc2.weight", &[10, 64]),
-    ("fc2.bias", &[10]),
+/// Names of the tensors of parameters.
+const NAMES: [&str; 8] = [
+    "conv1.weight",
+    "conv1.bias",
+    "conv2.weight",
+    "conv2.bias",
+    "fc1.weight",
+    "fc1.bias",
+    "fc2.weight",
+    "fc2.bias",
 ];
+
+/// Their shapes, for digits of `side` x `side` pixels.
+fn shapes(side: usize) -> [Vec<usize>; 8] {
+    [
+        vec![16, 1, 3, 3],
+        vec![16],
+        vec![32, 16, 3, 3],
+        vec![32],
+        vec![64, flat(side)],
+        vec![64],
+        vec![CLASSES, 64],
+        vec![CLASSES],
+    ]
+}
+
+/// What the pooling leaves of a digit.
+fn flat(side: usize) -> usize {
+    32 * (side / 2) * (side / 2)
+}
 
 /// All that is learned, or the gradients of it.
 pub(crate) struct Parameters {
+    /// Of the digits.
+    side: usize,
     pub(crate) tensors: [Vec<f32>; 8],
 }
 
 impl Parameters {
     /// Uniform with the variance 2 / inputs (He et al., 2015); biases are zero.
-    pub(crate) fn random(random: &mut Random) -> Self {
+    pub(crate) fn random(side: usize, random: &mut Random) -> Self {
         Self {
-            tensors: TENSORS.map(|(_, shape)| {
+            side,
+            tensors: shapes(side).map(|shape| {
                 let inputs: usize = shape[1..].iter().product();
                 let most = if shape.len() == 1 { 0.0 } else { (6.0 / inputs as f32).sqrt() };
                 (0..shape.iter().product()).map(|_| most * random.uniform()).collect()
@@ -40,7 +62,7 @@ impl Parameters {
     }
 
     pub(crate) fn zeros(&self) -> Self {
-        Self { tensors: self.tensors.each_ref().map(|tensor| vec![0.0; tensor.len()]) }
+        Self { side: self.side, tensors: self.tensors.each_ref().map(|tensor| vec![0.0; tensor.len()]) }
     }
 
     /// FNV-1a over all bits.
@@ -55,21 +77,21 @@ impl Parameters {
             .each_ref()
             .map(|tensor| tensor.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
         let mut views = Vec::new();
-        for ((name, shape), bytes) in TENSORS.iter().zip(&bytes) {
-            views.push((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?));
+        for ((name, shape), bytes) in NAMES.into_iter().zip(shapes(self.side)).zip(&bytes) {
+            views.push((name, TensorView::new(Dtype::F32, shape, bytes)?));
         }
         safetensors::serialize_to_file(views, None, path)?;
         Ok(())
     }
 
-    pub(crate) fn load(path: &Path) -> Result<Self> {
+    pub(crate) fn load(path: &Path, side: usize) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let file =
             SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-        let mut parameters = Self { tensors: Default::default() };
-        for ((name, shape), tensor) in TENSORS.iter().zip(&mut parameters.tensors) {
+        let mut parameters = Self { side, tensors: Default::default() };
+        for ((name, shape), tensor) in NAMES.into_iter().zip(shapes(side)).zip(&mut parameters.tensors) {
             let view = file.tensor(name)?;
-            if view.shape() != *shape || view.dtype() != Dtype::F32 {
+            if view.shape() != shape || view.dtype() != Dtype::F32 {
                 return Err(format!("{}: {name} is not {shape:?} of f32", path.display()).into());
             }
             let (floats, _) = view.data().as_chunks::<4>();
@@ -141,19 +163,20 @@ pub(crate) struct Network<'p> {
 }
 
 impl<'p> Network<'p> {
-    pub(crate) fn new(batch: usize, par: Par<'p>, threads: usize) -> Result<Self> {
+    pub(crate) fn new(side: usize, batch: usize, par: Par<'p>, threads: usize) -> Result<Self> {
         let isa = Isa::from_env()?;
         let planner = Planner::new().isa(isa).threads(threads);
         let convolution = |channels, filters| {
-            Conv2d::new(channels, filters, 3).input(8).batch(batch).padding(Padding::Same)
+            Conv2d::new(channels, filters, 3).input(side).batch(batch).padding(Padding::Same)
         };
         let conv = [Conv::new(&planner, convolution(1, 16))?, Conv::new(&planner, convolution(16, 32))?];
-        let pool = planner.pool(Pool2d::max(32, 2).input(8).batch(batch))?;
+        let pool = planner.pool(Pool2d::max(32, 2).input(side).batch(batch))?;
         let dense = [
-            Dense::new(&planner, Linear::new(512, 64).batch(batch))?,
+            Dense::new(&planner, Linear::new(flat(side), 64).batch(batch))?,
             Dense::new(&planner, Linear::new(64, CLASSES).batch(batch))?,
         ];
-        let a = [16 * 64, 32 * 64, 512, 64, CLASSES].map(|len| vec![0.0; batch * len]);
+        let a =
+            [16 * side * side, 32 * side * side, flat(side), 64, CLASSES].map(|len| vec![0.0; batch * len]);
         let workspace = [conv[0].workspace_len(), conv[1].workspace_len(), pool.workspace_len()];
         let workspace =
             workspace.into_iter().chain(dense.iter().map(|dense| dense.plan.workspace_len())).max();
@@ -163,7 +186,10 @@ impl<'p> Network<'p> {
             dense,
             da: a.clone(),
             a,
-            gradients: Parameters { tensors: TENSORS.map(|(_, shape)| vec![0.0; shape.iter().product()]) },
+            gradients: Parameters {
+                side,
+                tensors: shapes(side).map(|shape| vec![0.0; shape.iter().product()]),
+            },
             workspace: Workspace::new(workspace.unwrap_or(0))?,
             isa,
             par,

@@ -1,6 +1,6 @@
 //! What the network did, to look at: curves, misread digits, first filters.
 
-use super::digits::{Digits, PIXELS};
+use super::digits::Digits;
 use super::{Point, Result};
 use image::{GrayImage, Luma};
 use plotters::prelude::*;
@@ -47,9 +47,9 @@ pub(crate) fn curves(path: &Path, curve: &[Point]) -> Result<()> {
 pub(crate) fn misread(path: &Path, digits: &Digits, which: &[usize]) -> Result<()> {
     let tiles: Vec<Vec<f32>> = which
         .iter()
-        .map(|&i| digits.pixels[i * PIXELS..][..PIXELS].iter().map(|x| 1.0 - x).collect())
+        .map(|&i| digits.pixels[i * digits.size()..][..digits.size()].iter().map(|x| 1.0 - x).collect())
         .collect();
-    sheet(path, &tiles, 8)
+    sheet(path, &tiles, digits.side)
 }
 
 /// The first filters, each from its least to its greatest weight.
