@@ -67,11 +67,14 @@ enum Layer {
     Function(Function, usize),
 }
 
+/// Its name, how it is implemented, and what to time.
+type Run<'a> = (String, Option<String>, Box<dyn FnMut() + 'a>);
+
 /// A layer and pass: its work, and everyone who can do it.
 struct Contest<'a> {
     bytes: usize,
     flops: usize,
-    runs: Vec<(String, Option<String>, Box<dyn FnMut() + 'a>)>,
+    runs: Vec<Run<'a>>,
 }
 
 fn layers() -> Vec<Layer> {

@@ -105,7 +105,7 @@ impl Tensor {
             11 => Values::Other("f64"),
             _ => Values::Other("other"),
         };
-        let (expected, got) = (shape.iter().product(), values.len());
+        let (expected, got) = (shape.iter().product::<usize>(), values.len());
         match got {
             Some(got) if got != expected => {
                 Err(format!("{got} elements, but {shape:?} has {expected}").into())

@@ -12,7 +12,7 @@
 //! The sum wants to be long, a hundred tiles and more, so that M is seldom loaded and stored; V and D may then lie beyond L2, as each is read
 //! in order. Parts of the tiles are tasks of their own, added in order: they cost a transform of M each and nothing else.
 
-use crate::phase::{distinct, even, longest, odd_lines};
+use crate::blocks::{distinct, even, longest, odd_lines};
 use crate::transform::{Images, TileAt, Transforms};
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,

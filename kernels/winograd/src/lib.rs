@@ -72,6 +72,7 @@
 #![forbid(unsafe_code)]
 
 mod backward_weights;
+mod blocks;
 mod matrices;
 mod phase;
 #[cfg(test)]

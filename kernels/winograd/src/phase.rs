@@ -12,75 +12,30 @@
 //!     NCHW only: transpose back
 //! ```
 //!
+//! - Where tasks differ in their output channels alone, V is made first, by tasks of its own, one for each row of tiles, and is read by all:
+//!   a task that made its own would repeat what its neighbours do.
 //! - Tiles at the border read zeros from a row of zeros, and do not write outputs beyond the edge: no code of their own.
 //! - Rows of V and M are an odd number of cache lines, and there is an odd number of them, so that the products of a tile, which are written
 //!   together, lie in different sets of L1.
 //! - While one panel of U is multiplied the next is on its way.
 
+use crate::blocks::{Blocks, Lens, MAX_TILES, Shape, even, pitch};
 use crate::matrices::MAX_TILE;
 use crate::transform::{Images, Outputs, TileAt, Transforms, WIDTH};
 use convolve_core::{
-    BlockMut, Caches, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages,
-    Update, lines,
+    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
 };
-use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
+use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk};
 use core::ops::Range;
-
-/// Most tiles of a block.
-const MAX_TILES: usize = 128;
-/// Most floats of one lane of workspace: 4 MiB.
-const MAX_LANE: usize = 1 << 20;
 
 /// Phases of stride 1 that are ready to run.
 pub(crate) struct PhaseRunner {
-    sides: Sides,
+    pub(crate) sides: Sides,
     transforms: Box<dyn Transforms>,
-    kernel: Box<dyn Ukernel>,
-    blocks: Blocks,
-    shape: Shape,
+    pub(crate) kernel: Box<dyn Ukernel>,
+    pub(crate) blocks: Blocks,
+    pub(crate) shape: Shape,
     threads: usize,
-}
-
-/// What follows from the size of a tile.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    /// Outputs of a tile.
-    outputs: [usize; 2],
-    /// Pixels that it reads.
-    tile: [usize; 2],
-    /// Products of a tile.
-    products: usize,
-    /// Tiles of an image.
-    grid: [usize; 2],
-}
-
-/// The cut.
-#[derive(Clone, Copy, Debug)]
-struct Blocks {
-    images: usize,
-    /// Rows of tiles; all of them when there are several images.
-    rows: usize,
-    /// Output channels of a task.
-    channels: usize,
-    /// Tiles of a block.
-    tiles: usize,
-    /// Output channels of a slice, whole panels.
-    slice: usize,
-    /// Cycles of all tasks, and of the busiest thread.
-    cycles: [f64; 3],
-    /// What the first is made of: products and transforms, streams and copies, tasks.
-    parts: [f64; 3],
-}
-
-/// An odd number of cache lines.
-pub(crate) fn odd_lines(len: usize) -> usize {
-    (len.div_ceil(LINE) | 1) * LINE
-}
-
-/// Parts of `len` that differ by at most one, none longer than `most`.
-pub(crate) fn even(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> + Clone {
-    let parts = len.div_ceil(most).max(1);
-    (0..parts).map(move |i| i * len / parts..(i + 1) * len / parts)
 }
 
 struct Task<'a> {
@@ -91,6 +46,14 @@ struct Task<'a> {
     rows: Range<usize>,
     channels: Range<usize>,
     finish: Finish<'a>,
+}
+
+/// Where the products of tiles come from.
+enum Products<'a> {
+    /// Made block by block, of these images, whose rows count from the number.
+    Own(&'a mut [f32], Images<'a>, usize),
+    /// Those of all tiles, made before.
+    Shared(&'a [f32]),
 }
 
 impl PhaseRunner {
@@ -122,6 +85,11 @@ impl PhaseRunner {
         self.sides.output.channels.div_ceil(self.kernel.nr())
     }
 
+    /// Floats of the workspace of one task.
+    fn lane_len(&self) -> usize {
+        self.lens().split()[0]
+    }
+
     fn lens(&self) -> Lens {
         Lens::new(&self.sides, &self.shape, &self.blocks)
     }
@@ -137,32 +105,41 @@ impl PhaseRunner {
         }
     }
 
-    fn task(&self, task: &Task<'_>, piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
-        let Lens { v, m, input, .. } = self.lens();
-        let (vs, rest) = lane.split_at_mut(v.iter().product());
-        let (ms, rest) = rest.split_at_mut(m.iter().product());
-        let (copy, by_pixel) = rest.split_at_mut(input);
-        let planes = [(&mut *vs, v), (&mut *ms, m)];
+    /// Input images of a task as they lie in memory, of NHWC.
+    fn images<'a>(&self, task: &Task<'a>) -> Images<'a> {
+        let strides = self.sides.input.strides;
+        let group = task.channels.start / self.sides.output.channels;
+        Images {
+            data: &task.input[task.images.start * strides.image + group * self.depth()..],
+            size: self.sides.input.size,
+            strides: [strides.image, strides.row, strides.column],
+            channels: self.depth(),
+        }
+    }
+
+    fn task(&self, task: &Task<'_>, shared: &[f32], piece: &mut BlockMut<'_, f32>, lane: &mut [f32]) {
+        let lens = self.lens();
+        let (vs, rest) = lane.split_at_mut(if self.blocks.shared { 0 } else { lens.v_len() });
+        let (ms, rest) = rest.split_at_mut(lens.m.iter().product());
+        let (copy, by_pixel) = rest.split_at_mut(lens.input);
+        let source = if self.blocks.shared {
+            Products::Shared(shared)
+        } else {
+            let (images, origin) = match self.sides.layout {
+                Layout::Nhwc => (self.images(task), 0),
+                Layout::Nchw => self.transpose_in(task, copy),
+            };
+            Products::Own(vs, images, origin)
+        };
         match self.sides.layout {
-            Layout::Nhwc => {
-                let strides = self.sides.input.strides;
-                let group = task.channels.start / self.sides.output.channels;
-                let images = Images {
-                    data: &task.input[task.images.start * strides.image + group * self.depth()..],
-                    size: self.sides.input.size,
-                    strides: [strides.image, strides.row, strides.column],
-                    channels: self.depth(),
-                };
-                self.run_blocks(task, &images, 0, task.finish.update, planes, piece);
-            }
+            Layout::Nhwc => self.run_blocks(task, source, ms, task.finish.update, piece),
             Layout::Nchw => {
-                let (images, origin) = self.transpose_in(task, copy);
                 let size =
                     [task.images.len(), task.rows.len() * self.sides.output.size[1], task.channels.len()];
                 let by_pixel = &mut by_pixel[..size.iter().product()];
                 let mut box_by_pixel = BlockMut::new(by_pixel, size);
                 // Nothing to start from here: what is in the gradient already is added when this is transposed back.
-                self.run_blocks(task, &images, origin, Update::Overwrite, planes, &mut box_by_pixel);
+                self.run_blocks(task, source, ms, Update::Overwrite, &mut box_by_pixel);
                 for (i, by_pixel) in by_pixel.chunks_exact(size[1] * size[2]).enumerate() {
                     let update = task.finish.update;
                     self.kernel.transpose_into([size[1], size[2]], by_pixel, size[2], piece, [i, 0], update);
@@ -170,6 +147,34 @@ impl PhaseRunner {
             }
         }
         self.finish(task, piece);
+    }
+
+    /// The products of all tiles of all images, a row of tiles at a time.
+    fn make_shared(&self, whole: &Task<'_>, v: &mut [f32], lanes: &mut [f32], par: Par<'_>) {
+        let (lens, [rows, columns]) = (self.lens(), self.shape.grid);
+        let extent = [self.sides.batch * rows, columns, lens.v[1] * lens.v[2]];
+        let cuts = [Cut { unit: extent[0].max(1), block: 1 }, Cut::whole(columns), Cut::whole(extent[2])];
+        let v = BlockMut::new(v, extent);
+        v.for_each_piece(cuts, par, lanes, self.lane_len(), &|[row, _, _], mut piece, lane| {
+            let (image, first) = (row.start / rows, row.start % rows * self.shape.outputs[0]);
+            let last = (first + self.shape.outputs[0]).min(self.sides.output.size[0]);
+            let task = Task {
+                images: image..image + 1,
+                rows: first..last,
+                channels: whole.channels.clone(),
+                ..*whole
+            };
+            let (images, origin) = match self.sides.layout {
+                Layout::Nhwc => (self.images(&task), 0),
+                Layout::Nchw => self.transpose_in(&task, &mut lane[..lens.input]),
+            };
+            let mut tiles = [TileAt::default(); MAX_TILES];
+            self.tiles(&task, 0..columns, origin, &mut tiles);
+            for (column, tile) in tiles[..columns].iter().enumerate() {
+                let v = piece.row(0, column);
+                self.transforms.data(&images, core::slice::from_ref(tile), v, [extent[2], lens.v[2]]);
+            }
+        });
     }
 
     /// Residual, and activations that are no clamp.
@@ -249,24 +254,32 @@ impl PhaseRunner {
         }
     }
 
-    /// All blocks of tiles of a task, whose pixels are the rows of `dst`. Rows of `images` count from `origin`.
+    /// All blocks of tiles of a task, whose pixels are the rows of `dst`.
     fn run_blocks(
         &self,
         task: &Task<'_>,
-        images: &Images<'_>,
-        origin: usize,
+        mut source: Products<'_>,
+        m: &mut [f32],
         update: Update,
-        [(v, v_shape), (m, m_shape)]: [(&mut [f32], [usize; 3]); 2],
         dst: &mut BlockMut<'_, f32>,
     ) {
         let epilogue = &task.finish.epilogue;
+        let Lens { v: v_shape, m: m_shape, .. } = self.lens();
+        let tile_len = v_shape[1] * v_shape[2];
         let rows = task.rows.len().div_ceil(self.shape.outputs[0]);
         let count = task.images.len() * rows * self.shape.grid[1];
         let mut tiles = [TileAt::default(); MAX_TILES];
         for block in even(count, self.blocks.tiles) {
-            let tiles = &mut tiles[..block.len()];
+            let (start, tiles) = (block.start, &mut tiles[..block.len()]);
+            let origin = if let Products::Own(_, _, origin) = source { origin } else { 0 };
             self.tiles(task, block, origin, tiles);
-            self.transforms.data(images, tiles, v, [v_shape[1] * v_shape[2], v_shape[2]]);
+            let v = match &mut source {
+                Products::Own(v, images, _) => {
+                    self.transforms.data(images, tiles, v, [tile_len, v_shape[2]]);
+                    &**v
+                }
+                Products::Shared(v) => &v[start * tile_len..],
+            };
             for first in task.channels.clone().step_by(self.blocks.slice) {
                 let slice = first..task.channels.end.min(first + self.blocks.slice);
                 self.multiply(task.packed, tiles.len(), &slice, (v, v_shape), &mut BlockMut::new(m, m_shape));
@@ -337,47 +350,6 @@ impl PhaseRunner {
     }
 }
 
-/// Floats from one pixel to the next of a transposed copy: an odd number of lines, so that pixels do not share sets of L1.
-fn pitch(sides: &Sides) -> usize {
-    odd_lines(sides.input.channels)
-}
-
-/// Sizes of the parts of a lane.
-struct Lens {
-    /// `[tile][product][channel]`.
-    v: [usize; 3],
-    /// `[product][tile][channel of a slice]`.
-    m: [usize; 3],
-    /// Floats of the transposed input.
-    input: usize,
-    /// Floats of the outputs before they are transposed back.
-    output: usize,
-}
-
-impl Lens {
-    fn new(sides: &Sides, shape: &Shape, blocks: &Blocks) -> Self {
-        let Blocks { images, rows, channels, tiles, slice, .. } = *blocks;
-        let [_, width] = sides.input.size;
-        let (mut input, mut output) = (0, 0);
-        if sides.layout == Layout::Nchw {
-            let reads = ((rows - 1) * shape.outputs[0] + shape.tile[0]).min(sides.input.size[0]);
-            input = lines(images * reads * width * pitch(sides));
-            let writes = (rows * shape.outputs[0]).min(sides.output.size[0]);
-            output = lines(images * writes * sides.output.size[1] * channels);
-        }
-        Self {
-            v: [tiles, shape.products | 1, odd_lines(sides.input.channels)],
-            m: [shape.products, tiles | 1, odd_lines(slice)],
-            input,
-            output,
-        }
-    }
-
-    fn total(&self) -> usize {
-        self.v.iter().product::<usize>() + self.m.iter().product::<usize>() + self.input + self.output
-    }
-}
-
 impl Phased for PhaseRunner {
     fn packed_len(&self) -> usize {
         self.sides.groups * self.shape.products * self.panels() * self.depth() * self.kernel.nr()
@@ -415,7 +387,8 @@ impl Phased for PhaseRunner {
     }
 
     fn workspace_len(&self) -> usize {
-        lines(self.lens().total()).saturating_mul(self.threads)
+        let [lane, shared] = self.lens().split();
+        lane.saturating_mul(self.threads).saturating_add(shared)
     }
 
     fn run(
@@ -437,148 +410,22 @@ impl Phased for PhaseRunner {
             Layout::Nhwc => ([self.sides.batch, pixels, channels], [images, space, group]),
             Layout::Nchw => ([self.sides.batch, channels, pixels], [images, group, space]),
         };
-        let lane_len = lines(self.lens().total());
+        let [lane_len, shared_len] = self.lens().split();
+        let (shared, lanes) = workspace.split_at_mut(shared_len);
+        if self.blocks.shared && self.sides.batch > 0 {
+            let all = [0..self.sides.batch, 0..height, 0..channels];
+            let [images, rows, channels] = all;
+            let whole = Task { input, packed, images, rows, channels, finish };
+            self.make_shared(&whole, &mut shared[..self.lens().v_len()], lanes, par);
+        }
+        let shared = &*shared;
         let output = BlockMut::new(output, extent);
-        output.for_each_piece(cuts, par, workspace, lane_len, &|ranges, mut piece, lane| {
+        output.for_each_piece(cuts, par, lanes, lane_len, &|ranges, mut piece, lane| {
             let [images, a, b] = ranges;
             let (pixels, channels) = if self.sides.layout == Layout::Nhwc { (a, b) } else { (b, a) };
             let rows = pixels.start / width..pixels.end / width;
-            self.task(&Task { input, packed, images, rows, channels, finish }, &mut piece, lane);
+            let task = Task { input, packed, images, rows, channels, finish };
+            self.task(&task, shared, &mut piece, lane);
         });
     }
-}
-
-impl Blocks {
-    /// Every candidate is priced in cycles with every micro-kernel, and the cheapest wins; how unevenly threads would share its tasks counts
-    /// for a third.
-    fn new(sides: &Sides, problem: &Problem, shape: &Shape) -> (Box<dyn Ukernel>, Self) {
-        let mut best: Option<(f64, Box<dyn Ukernel>, Self)> = None;
-        for kernel in ukernels(problem.isa) {
-            let priced = Self::candidates(sides, shape, kernel.nr()).into_iter().map(|(blocks, lens)| {
-                let (cycles, parts) = price(sides, problem, shape, kernel.as_ref(), &blocks, &lens);
-                (cycles[0] * cycles[1], Self { cycles, parts, ..blocks })
-            });
-            let cheapest = priced.min_by(|(a, _), (b, _)| a.total_cmp(b));
-            let (cost, blocks) = cheapest.expect("the smallest blocks are a candidate");
-            if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
-                best = Some((cost, kernel, blocks));
-            }
-        }
-        let (_, kernel, blocks) = best.expect("an instruction set has micro-kernels");
-        (kernel, blocks)
-    }
-
-    /// All cuts whose lane takes at most 4 MiB, and the smallest in any case.
-    fn candidates(sides: &Sides, shape: &Shape, nr: usize) -> Vec<(Self, Lens)> {
-        let (batch, all, [grid, row]) = (sides.batch.max(1), sides.output.channels, shape.grid);
-        let mut candidates = Vec::new();
-        for rows in distinct((1..=16).map(|n| grid.div_ceil(n)).chain([1])) {
-            let most = if rows == grid { batch } else { 1 };
-            for images in distinct([1, 2, 4, 8, 16, most].map(|n| most.div_ceil(n)).into_iter()) {
-                let count = images * rows * row;
-                for channels in
-                    distinct([1, 2, 4, 8].map(|n| all.div_ceil(n).next_multiple_of(nr).min(all)).into_iter())
-                {
-                    for tiles in
-                        distinct([64, 56, 42, 28, 21, 16, 14].map(|most| longest(count, most)).into_iter())
-                    {
-                        for slice in distinct(
-                            [1, 2, 4, 8, 16].map(|n| channels.div_ceil(n).next_multiple_of(nr)).into_iter(),
-                        ) {
-                            let blocks = Self {
-                                images,
-                                rows,
-                                channels,
-                                tiles,
-                                slice,
-                                cycles: [0.0; 3],
-                                parts: [0.0; 3],
-                            };
-                            let lens = Lens::new(sides, shape, &blocks);
-                            let smallest = images * rows == 1 && tiles <= 14 && slice <= nr;
-                            if smallest || lens.total() <= MAX_LANE {
-                                candidates.push((blocks, lens));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        candidates
-    }
-}
-
-/// The longest of the parts that [`even`] makes.
-pub(crate) fn longest(len: usize, most: usize) -> usize {
-    len.div_ceil(len.div_ceil(most).max(1))
-}
-
-/// Cycles of all tasks on one core; the factor by which one, two and four threads wait, in the mean; the share of the busiest thread of the
-/// problem. What does not fit twice L2 comes from L3, at some 5 bytes a cycle for weights, which are prefetched, and 16 for what is read again.
-fn price(
-    sides: &Sides,
-    problem: &Problem,
-    shape: &Shape,
-    kernel: &dyn Ukernel,
-    blocks: &Blocks,
-    lens: &Lens,
-) -> ([f64; 3], [f64; 3]) {
-    let Caches { l2, .. } = problem.caches;
-    let near = 2.0 * l2 as f64;
-    let (depth, nr) = (sides.input.channels as f64, kernel.nr());
-    let batch = sides.batch.max(1);
-    let count = blocks.images * blocks.rows * shape.grid[1];
-    let parts = count.div_ceil(blocks.tiles);
-    let tiles = count as f64 / parts as f64;
-    let calls = blocks.tiles.div_ceil(kernel.mr()) as f64;
-    let panels = blocks.channels.div_ceil(nr) as f64;
-    let rows = tiles / calls;
-    let call = depth * kernel.step_cycles(rows) + 60.0 + 3.0 * rows * (nr / LINE) as f64;
-    let gemm = shape.products as f64 * calls * panels * call;
-    let weights = shape.products as f64 * depth * panels * nr as f64 * 4.0;
-    let v = lens.v.iter().product::<usize>() as f64 * 4.0;
-    let m = lens.m.iter().product::<usize>() as f64 * 4.0;
-    let all_panels = sides.output.channels.div_ceil(nr) as f64;
-    let stream = if weights / panels * all_panels + v + m > near { weights / 5.0 } else { 0.0 };
-    let slices = blocks.channels.div_ceil(blocks.slice) as f64;
-    let again = if v + m > near {
-        v * slices + 2.0 * m * slices
-    } else if stream > 0.0 {
-        v * (slices - 1.0)
-    } else {
-        0.0
-    } / 16.0;
-    let lanes = problem.isa.lanes() as f64;
-    let per_tile = shape.products as f64
-        * ((depth / lanes).ceil() * if stream > 0.0 { 9.0 } else { 6.0 }
-            + (blocks.channels as f64 / lanes).ceil() * 4.5);
-    let block = gemm.max(stream) + 0.35 * stream.min(gemm) + again + tiles * (per_tile + 60.0);
-    let mut task = block * parts as f64;
-    if sides.layout == Layout::Nchw {
-        let far = if lens.total() as f64 * 4.0 > near { 2.0 } else { 1.0 };
-        task += far * (lens.input as f64 * 1.2 + lens.output as f64 * 1.5);
-    }
-    let last = shape.grid[0] % blocks.rows;
-    let full = shape.grid[0] / blocks.rows;
-    let channel_tasks = sides.groups * sides.output.channels.div_ceil(blocks.channels);
-    let units = batch.div_ceil(blocks.images) * channel_tasks;
-    let all = (full as f64 + last as f64 / blocks.rows as f64) * units as f64;
-    let tasks = (full + usize::from(last > 0)) * units;
-    let wait = |threads: usize| {
-        if tasks >= 32 { 1.0 } else { (tasks.div_ceil(threads) * threads) as f64 / tasks as f64 }
-    };
-    let compute = (gemm + tiles * (per_tile + 60.0)) * parts as f64;
-    let stages = [compute * all, (task - compute) * all, 1000.0 * all];
-    let cycles = [
-        (task + 1000.0) * all,
-        (4.0 + wait(2) + wait(4)) / 6.0,
-        wait(problem.threads) / problem.threads as f64,
-    ];
-    (cycles, stages)
-}
-
-/// Without repetitions, in order.
-pub(crate) fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
-    let mut last = None;
-    values.filter(move |&value| last.replace(value) != Some(value))
 }

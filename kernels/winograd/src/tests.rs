@@ -1,12 +1,13 @@
 //! Every output against f64, within a bound of its own: the *shadow*, the same algorithm on absolute values with the absolute values of its
 //! matrices. What the transforms amplify is in it, so it neither hides a lost tap nor calls honest rounding a fault.
 
+use crate::blocks::Blocks;
 use crate::matrices::{Parts, points};
-use crate::{ALL, F2X3, Winograd};
+use crate::{ALL, F2X3, F4X3, Winograd};
 use convolve_core::{
     Accuracy, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches,
-    Conv2d, Direction, Epilogue, Forward, ForwardArgs, Geometry, Layout, Machine, Par, Problem, Sides,
-    Update, definition,
+    Conv2d, Direction, Epilogue, Execute, Forward, ForwardArgs, Geometry, Layout, Machine, Par, Problem,
+    Sides, Update, definition,
 };
 use convolve_simd::Isa;
 
@@ -271,6 +272,37 @@ fn nan_and_infinity_stay_inside_the_touched_tiles() {
                     assert_eq!(got.to_bits(), clean.to_bits(), "{}: {bad} leaks to {y}, {x}", winograd.name);
                 }
             }
+        }
+    }
+}
+
+/// A cut decides where numbers are computed and never which: also where V is made once for tasks that differ in their channels.
+#[test]
+fn no_cut_changes_a_bit() {
+    let mut random = Random(4);
+    for layout in Layout::ALL {
+        let conv = Conv2d::new(5, 150, 3).input([9, 14]).padding(1).batch(2).layout(layout);
+        let geometry = conv.geometry().unwrap();
+        let problem = problem(geometry, Isa::best());
+        let [src, weights] = lens(&geometry, 0).map(|len| random.reals(len));
+        let expected = run(&F4X3, &problem, 0, &src, &weights);
+        let mut runner = F4X3.phases(&problem, Direction::Forward).unwrap();
+        let candidates =
+            Blocks::candidates(&runner.sides, &runner.shape, runner.kernel.nr(), problem.caches.l2);
+        assert!(
+            [false, true].iter().all(|shared| candidates.iter().any(|(blocks, _)| blocks.shared == *shared))
+        );
+        for (blocks, _) in candidates {
+            runner.blocks = blocks;
+            let executor: &dyn Execute<Forward> = &runner;
+            let mut packed = vec![f32::NAN; executor.packed_len()];
+            executor.pack(&weights, &mut packed);
+            let mut workspace = vec![f32::NAN; executor.workspace_len()];
+            let mut dst = vec![f32::NAN; geometry.dst_len()];
+            let args = ForwardArgs { src: &src, weights: &packed, dst: &mut dst, epilogue: Epilogue::NONE };
+            executor.run(args, &mut workspace, Par::Seq);
+            let same = dst.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{conv}: {blocks:?}");
         }
     }
 }
