@@ -181,7 +181,7 @@ fn algorithm(name: &str) -> Result<String, String> {
 }
 
 /// Cargo runs a benchmark in the directory of its package, but a relative path means where the user stands: the shell's `PWD`.
-fn from_where_cargo_was_called(path: &str) -> Result<PathBuf, std::convert::Infallible> {
+pub(crate) fn from_where_cargo_was_called(path: &str) -> Result<PathBuf, std::convert::Infallible> {
     let cargo = std::env::var_os("CARGO").is_some();
     let user = std::env::var_os("PWD").filter(|_| cargo).unwrap_or_default();
     Ok(Path::new(&user).join(path))
