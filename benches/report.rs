@@ -137,7 +137,7 @@ fn sweep(session: &mut Session<'_>, records: &mut Vec<Record>) -> io::Result<()>
 fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> Result<Vec<Row>, Error> {
     let planner = session.planner();
     let verdicts = match session.args.tuned {
-        true => pass.tune(&planner, problem.conv, Budget::from(session.effort().budget).warm())?,
+        true => pass.tune(&planner, problem.conv, Budget::from(session.effort().budget).warm())?.verdicts,
         false => pass.verdicts(&planner, problem.conv)?,
     };
     let (operands, macs) = (Operands::new(problem.conv)?, problem.conv.geometry()?.macs());
