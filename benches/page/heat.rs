@@ -112,7 +112,8 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
                 svg.rect([x + 0.5, y + 0.5], [w - 1.0, h - 1.0], "", COLOURS[step], &hint);
                 let class = if step < 5 { "b onDark" } else { "b onLight" };
                 svg.text([x + w / 2.0, y + 17.0], Anchor::Middle, class, &format!("{:.0}", 100.0 * fraction));
-                let name: String = algorithm.chars().take((w / 6.2) as usize).collect();
+                let name: String =
+                    algorithm.replace("winograd-", "wino ").chars().take((w / 5.8) as usize).collect();
                 let class = if step < 5 { "tiny onDark" } else { "tiny onLight" };
                 svg.text([x + w / 2.0, y + 30.0], Anchor::Middle, class, &name);
             }
@@ -122,12 +123,12 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
                 let differ = |other: Option<(f64, &str)>| matches!((cell(r, c), other), (Some(a), Some(b)) if a.1 != b.1);
                 let [x, y] = place(r, c);
                 if differ(cell(r, c + 1)) {
-                    svg.line([x + w, y], [x + w, y + h], "halo-line");
-                    svg.line([x + w, y], [x + w, y + h], "edge");
+                    svg.line([x + w, y], [x + w, y + h], "rim");
+                    svg.line([x + w, y], [x + w, y + h], "border");
                 }
                 if differ(cell(r + 1, c)) {
-                    svg.line([x, y], [x + w, y], "halo-line");
-                    svg.line([x, y], [x + w, y], "edge");
+                    svg.line([x, y], [x + w, y], "rim");
+                    svg.line([x, y], [x + w, y], "border");
                 }
             }
         }
@@ -147,6 +148,6 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
         svg.rect([gap + 30.0 * i as f64, y], [30.0, 10.0], "", colour, "");
     }
     svg.text([gap, y + 25.0], Anchor::Start, "s", "0 % of peak");
-    svg.text([gap + 300.0, y + 25.0], Anchor::End, "s", "100 %");
+    svg.text([gap + 300.0, y + 25.0], Anchor::End, "s", "100 % and more");
     svg
 }

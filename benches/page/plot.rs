@@ -129,12 +129,14 @@ pub const STYLE: &str = "\
 svg.plot{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;font-variant-numeric:tabular-nums}\
 svg.plot text{fill:var(--ink);font-size:13px}svg.plot .s{fill:var(--soft);font-size:12px}svg.plot .b{font-weight:600}\
 svg.plot .bad{fill:var(--bad)}svg.plot .grid{stroke:var(--rule);stroke-width:1}svg.plot .axis{stroke:var(--soft);stroke-width:1}\
-svg.plot .ceil{stroke:var(--ink);stroke-width:1.6;fill:none}svg.plot .edge{stroke:var(--ink);stroke-width:2.6;stroke-linecap:round}\
+svg.plot .ceil{stroke:var(--ink);stroke-width:1.6;fill:none}\
 svg.plot .mean{stroke:var(--ink);stroke-width:2.4}svg.plot .lose{fill:var(--bad);opacity:.08}svg.plot .none{fill:var(--rule);opacity:.45}\
 svg.plot .bar{fill:var(--a0)}svg.plot .badbar{fill:var(--bad)}svg.plot .m{stroke:var(--paper);stroke-width:.6}\
 svg.plot .faint{opacity:.28}svg.plot .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}\
 svg.plot .k0{fill:var(--a0)}svg.plot .k1{fill:var(--a1)}svg.plot .k2{fill:var(--a2)}svg.plot .k3{fill:var(--a3)}\
-svg.plot .k4{fill:var(--a4)}svg.plot .k5{fill:var(--a5)}svg.plot .k6{fill:var(--a6)}svg.plot .k7{fill:var(--a7)}svg.plot .kb{fill:var(--bad)}";
+svg.plot .k4{fill:var(--a4)}svg.plot .k5{fill:var(--a5)}svg.plot .k6{fill:var(--a6)}svg.plot .k7{fill:var(--a7)}svg.plot .kb{fill:var(--bad)}\
+svg.plot .tiny{font-size:10px}svg.plot .onDark{fill:#fff}svg.plot .onLight{fill:#10151d}\
+svg.plot .rim{stroke:#fff;stroke-width:5}svg.plot .border{stroke:#000;stroke-width:2.6;stroke-linecap:round}";
 
 impl Svg {
     /// An empty one; `title` is for those who do not see it.
@@ -297,10 +299,12 @@ pub fn look(algorithm: &str) -> Look {
         "direct" => ('0', 0),
         "slide" => ('1', 2),
         "im2col" => ('2', 1),
-        "winograd" | "winograd-large" => ('3', 3),
-        name if name.starts_with("winograd") => ('7', 3),
-        "im2col-matrixmultiply" => ('6', 5),
-        name if name.starts_with("im2col") => ('4', 4),
+        "pointwise" => ('5', 4),
+        "outer" => ('4', 1),
+        "winograd-f2x3" => ('3', 3),
+        "winograd-f4x3" => ('7', 3),
+        name if name.starts_with("winograd") => ('3', 4),
+        name if name.starts_with("im2col") => ('6', 5),
         name => {
             let sum: usize = name.bytes().map(usize::from).sum();
             (['4', '5', '7'][sum % 3], [4, 5, 0][sum % 3])

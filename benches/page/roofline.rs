@@ -71,7 +71,13 @@ fn draw(
     let mut sorted: Vec<f64> = points.iter().map(|point| point.1).collect();
     sorted.sort_by(f64::total_cmp);
     let low = sorted[sorted.len() / 50].max(y0) / 1.5;
-    let x = Scale::log(x0 / 1.6, x1 * 1.3, [LEFT, RIGHT]);
+    let roof = peak.unwrap_or(y1 * 1.2);
+    // So far to the left that every bandwidth meets the roof within the picture.
+    let widest = ceilings.iter().flat_map(|ceilings| &ceilings.0);
+    let widest = widest.filter_map(|ceiling| positive(Some(ceiling.gbytes_per_second))).fold(0.0, f64::max);
+    let ridge = if widest > 0.0 { roof / (widest * threads as f64) } else { x0 };
+    let (left, right) = ((x0 / 1.6).min(ridge / 2.5), x1 * 1.3);
+    let x = Scale::log(left, right, [LEFT, RIGHT]);
     let y = Scale::log(low, y1.max(peak.unwrap_or(0.0)) * 1.45, [bottom, top]);
     svg.left_axis(&y, [LEFT, RIGHT], short);
     svg.bottom_axis(&x, [top, bottom], "FLOP per byte of the operands", short);
@@ -93,7 +99,6 @@ fn draw(
             svg.mark([x.at(*intensity), y.at(*gflops)], look, !chosen, &hint);
         }
     }
-    let roof = peak.unwrap_or(y1 * 1.2);
     if let Some(peak) = peak {
         svg.line([LEFT, y.at(peak)], [RIGHT, y.at(peak)], "ceil");
         let text = format!("FMA peak {} GFLOP/s", short(peak));
@@ -102,8 +107,8 @@ fn draw(
     for (i, ceiling) in ceilings.iter().flat_map(|ceilings| &ceilings.0).enumerate() {
         let Some(gbytes) = positive(Some(ceiling.gbytes_per_second * threads as f64)) else { continue };
         // From where the line comes into the picture to where it meets the roof.
-        let begin = (low / gbytes).max(x0 / 1.6);
-        let end = (roof / gbytes).min(x1 * 1.3);
+        let begin = (low / gbytes).max(left);
+        let end = (roof / gbytes).min(right);
         if begin >= end {
             continue;
         }

@@ -60,11 +60,12 @@ pub(super) fn headline(sources: &Sources<'_>) -> String {
             "of the FMA peak, forward, geometric mean of the planner's choices",
         ));
     }
-    let mut regrets: Vec<f64> = sources.rows.iter().filter_map(|row| finite(row.regret)).collect();
-    if let Some(middle) = median(&mut regrets) {
+    let regrets: Vec<f64> = sources.rows.iter().filter_map(|row| finite(row.regret)).collect();
+    if !regrets.is_empty() {
+        let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
         tiles.push((
-            format!("{:.1} %", 100.0 * middle),
-            "median regret: how much longer the choice takes than the best",
+            format!("{:.1} %", 100.0 * mean),
+            "mean regret: how much longer the planner's choice takes than the best",
         ));
     }
     let best: Vec<f64> = rivals_by_problem(sources).into_values().collect();

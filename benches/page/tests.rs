@@ -85,7 +85,7 @@ fn everything_is_drawn_and_every_problem_appears() {
     let names: Vec<&str> = page.svgs.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["roofline.svg", "heat.svg", "threads.svg", "regret.svg", "errors.svg", "peers.svg"]);
     for part in
-        ["FMA peak 100 GFLOP/s", "memory 10 GB/s", "▼ 0.80", "class=\"losing\"", "1.79x", "class=\"edge\""]
+        ["FMA peak 100 GFLOP/s", "memory 10 GB/s", "▼ 0.80", "class=\"losing\"", "1.79x", "class=\"border\""]
     {
         assert!(page.html.contains(part), "{part}");
     }
