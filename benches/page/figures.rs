@@ -85,7 +85,8 @@ pub fn threads(sources: &Sources<'_>) -> Figure {
     let key = |row: &Record| (row.problem.clone(), row.pass.clone(), row.layout.clone(), row.isa.clone());
     let one: BTreeMap<_, f64> =
         chosen().filter(|row| row.threads() == 1).filter_map(|row| Some((key(row), row.median_s?))).collect();
-    let mut groups: BTreeMap<(usize, usize, &str), Vec<(f64, String)>> = BTreeMap::new();
+    type Values = Vec<(f64, String)>;
+    let mut groups: BTreeMap<(usize, usize, &str), Values> = BTreeMap::new();
     for row in chosen().filter(|row| row.threads() > 1) {
         let (Some(single), Some(median)) = (one.get(&key(row)), positive(row.median_s)) else { continue };
         let speed = single / median;

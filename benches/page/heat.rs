@@ -113,7 +113,7 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
                 let class = if step < 5 { "b onDark" } else { "b onLight" };
                 svg.text([x + w / 2.0, y + 17.0], Anchor::Middle, class, &format!("{:.0}", 100.0 * fraction));
                 let name: String =
-                    algorithm.replace("winograd-", "wino ").chars().take((w / 5.8) as usize).collect();
+                    algorithm.replace("winograd-", "wino ").chars().take((w / 5.5) as usize).collect();
                 let class = if step < 5 { "tiny onDark" } else { "tiny onLight" };
                 svg.text([x + w / 2.0, y + 30.0], Anchor::Middle, class, &name);
             }

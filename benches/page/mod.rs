@@ -12,7 +12,7 @@ pub mod roofline;
 pub mod strip;
 mod tables;
 
-use crate::record::{Record, positive};
+use crate::record::{self, Record, positive};
 use core::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -37,9 +37,14 @@ impl<'a> Sources<'a> {
         all.filter_map(|row| positive(row.peak_gflops)).reduce(f64::max)
     }
 
-    /// The planner's choices.
+    /// Rows that are not of the sweep, which has its own figure.
+    pub fn suites(&self) -> impl Iterator<Item = &'a Record> + use<'a> {
+        self.rows.iter().filter(|row| row.suite() != record::SWEEP)
+    }
+
+    /// The planner's choices among them.
     pub fn chosen(&self) -> impl Iterator<Item = &'a Record> + use<'a> {
-        self.rows.iter().filter(|row| row.chosen)
+        self.suites().filter(|row| row.chosen)
     }
 }
 

@@ -18,8 +18,7 @@ pub fn figure(sources: &Sources<'_>) -> Figure {
     let threads = sources.rows.iter().map(Record::threads).min().unwrap_or(1);
     let many = sources.rows.len() > MOST;
     let points: Vec<(f64, f64, &Record)> = sources
-        .rows
-        .iter()
+        .suites()
         .filter(|row| !many || row.chosen)
         .filter(|row| row.threads() == threads)
         .filter_map(|row| Some((row.intensity()?, positive(row.gflops)?, row)))
@@ -102,7 +101,7 @@ fn draw(
     if let Some(peak) = peak {
         svg.line([LEFT, y.at(peak)], [RIGHT, y.at(peak)], "ceil");
         let text = format!("FMA peak {} GFLOP/s", short(peak));
-        svg.text([RIGHT - 4.0, y.at(peak) - 8.0], Anchor::End, "b halo", &text);
+        svg.text([LEFT + 6.0, y.at(peak) - 8.0], Anchor::Start, "b halo", &text);
     }
     for (i, ceiling) in ceilings.iter().flat_map(|ceilings| &ceilings.0).enumerate() {
         let Some(gbytes) = positive(Some(ceiling.gbytes_per_second * threads as f64)) else { continue };

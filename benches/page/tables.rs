@@ -14,7 +14,7 @@ const MOST: usize = 2500;
 
 /// Distinct values of a field, joined.
 fn distinct<'a>(rows: impl Iterator<Item = &'a Record>, field: impl Fn(&Record) -> Option<String>) -> String {
-    let values: BTreeSet<String> = rows.filter_map(|row| field(row)).collect();
+    let values: BTreeSet<String> = rows.filter_map(field).collect();
     let many = values.len() > 3;
     let shown = join(values.into_iter().take(3), ", ");
     if many { shown + ", ..." } else { shown }
@@ -75,7 +75,7 @@ pub(super) fn headline(sources: &Sources<'_>) -> String {
             "time of the best peer over ours, problem by problem, geometric mean",
         ));
     }
-    let problems: BTreeSet<&str> = sources.rows.iter().map(|row| row.problem.as_str()).collect();
+    let problems: BTreeSet<&str> = sources.suites().map(|row| row.problem.as_str()).collect();
     if !problems.is_empty() {
         tiles.push((problems.len().to_string(), "problems"));
     }
