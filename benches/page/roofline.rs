@@ -114,7 +114,7 @@ fn draw(
         let ends = [begin, end].map(|intensity| [x.at(intensity), y.at(intensity * gbytes)]);
         svg.path(&ends, "ceil");
         let text = format!("{} {} GB/s", ceiling.level, short(gbytes));
-        let at = begin * (end / begin).powf(0.08 + 0.04 * (i % 2) as f64);
+        let at = begin * (end / begin).powf(0.06 + 0.13 * i as f64);
         svg.text([x.at(at) + 8.0, y.at(at * gbytes) + 12.0], Anchor::Start, "s halo", &text);
     }
     svg
