@@ -105,6 +105,42 @@ pub enum Class {
     Relaxed,
 }
 
+impl Passes {
+    /// As passes.
+    pub fn list(self) -> &'static [AnyPass] {
+        match self {
+            Self::Fwd => &[AnyPass::Forward],
+            Self::BwdD => &[AnyPass::BackwardData],
+            Self::BwdW => &[AnyPass::BackwardWeights],
+            Self::All => &AnyPass::ALL,
+        }
+    }
+}
+
+impl Layouts {
+    /// As layouts, with that of the weights which goes with each.
+    pub fn list(self) -> &'static [(Layout, WeightLayout)] {
+        const BOTH: &[(Layout, WeightLayout)] =
+            &[(Layout::Nchw, WeightLayout::Oihw), (Layout::Nhwc, WeightLayout::Hwio)];
+        match self {
+            Self::Nchw => &BOTH[..1],
+            Self::Nhwc => &BOTH[1..],
+            Self::Both => BOTH,
+        }
+    }
+}
+
+impl Class {
+    /// As the planner's class.
+    pub fn class(self) -> Accuracy {
+        match self {
+            Self::Strict => Accuracy::Strict,
+            Self::Standard => Accuracy::Standard,
+            Self::Relaxed => Accuracy::Relaxed,
+        }
+    }
+}
+
 impl Args {
     /// The problems, each once, in order; suites first.
     pub fn problems(&self) -> Vec<NamedProblem> {
@@ -123,32 +159,17 @@ impl Args {
 
     /// The passes.
     pub fn passes(&self) -> &'static [AnyPass] {
-        match self.pass {
-            Passes::Fwd => &[AnyPass::Forward],
-            Passes::BwdD => &[AnyPass::BackwardData],
-            Passes::BwdW => &[AnyPass::BackwardWeights],
-            Passes::All => &AnyPass::ALL,
-        }
+        self.pass.list()
     }
 
     /// The layouts, with that of the weights which goes with each.
     pub fn layouts(&self) -> &'static [(Layout, WeightLayout)] {
-        const BOTH: &[(Layout, WeightLayout)] =
-            &[(Layout::Nchw, WeightLayout::Oihw), (Layout::Nhwc, WeightLayout::Hwio)];
-        match self.layout {
-            Layouts::Nchw => &BOTH[..1],
-            Layouts::Nhwc => &BOTH[1..],
-            Layouts::Both => BOTH,
-        }
+        self.layout.list()
     }
 
     /// The class of accuracy.
     pub fn accuracy(&self) -> Accuracy {
-        match self.accuracy {
-            Class::Strict => Accuracy::Strict,
-            Class::Standard => Accuracy::Standard,
-            Class::Relaxed => Accuracy::Relaxed,
-        }
+        self.accuracy.class()
     }
 
     /// Whether an algorithm is to be measured.
@@ -161,7 +182,11 @@ fn layers(suite: &str) -> Vec<NamedProblem> {
     shapes::suite(suite).expect("clap lets only known names pass")
 }
 
-fn problem(text: &str) -> Result<NamedProblem, String> {
+/// A problem in which there is something to compute.
+///
+/// # Errors
+/// A sentence.
+pub fn problem(text: &str) -> Result<NamedProblem, String> {
     let problem: NamedProblem = text.parse().map_err(|error: convolve::Error| error.to_string())?;
     let geometry = problem.conv.geometry().map_err(|error| error.to_string())?;
     match geometry.macs() {
@@ -180,8 +205,11 @@ fn algorithm(name: &str) -> Result<String, String> {
     }
 }
 
-/// Cargo runs a benchmark in the directory of its package, but a relative path means where the user stands: the shell's `PWD`.
-fn from_where_cargo_was_called(path: &str) -> Result<PathBuf, std::convert::Infallible> {
+/// A path as the user means it. Cargo runs a benchmark in the directory of its package, but a relative path means where the user stands: the shell's `PWD`.
+///
+/// # Errors
+/// None.
+pub fn from_where_cargo_was_called(path: &str) -> Result<PathBuf, std::convert::Infallible> {
     let cargo = std::env::var_os("CARGO").is_some();
     let user = std::env::var_os("PWD").filter(|_| cargo).unwrap_or_default();
     Ok(Path::new(&user).join(path))

@@ -3,8 +3,8 @@
 use crate::error;
 use convolve::registry::Registered;
 use convolve::{
-    BackwardData, BackwardWeights, Budget, Conv2d, Epilogue, Error, Forward, Geometry, Par, Pass, Plan,
-    Planner, Update, Verdict, Workspace,
+    BackwardData, BackwardWeights, Budget, Conv2d, Epilogue, Error, Explanation, Forward, Geometry, Par,
+    Pass, Plan, Planner, Update, Verdict, Workspace,
 };
 
 /// A pass as a value.
@@ -57,15 +57,23 @@ impl AnyPass {
     /// # Errors
     /// A problem that makes no sense.
     pub fn verdicts(self, planner: &Planner, conv: Conv2d) -> Result<Vec<Verdict>, Error> {
-        with_pass!(self, P => Ok(planner.explain::<P>(conv)?.verdicts))
+        Ok(self.explain(planner, conv)?.verdicts)
     }
 
-    /// The same, after the best few were timed.
+    /// The same with what was asked, and why the winner won.
+    ///
+    /// # Errors
+    /// A problem that makes no sense.
+    pub fn explain(self, planner: &Planner, conv: Conv2d) -> Result<Explanation, Error> {
+        with_pass!(self, P => planner.explain::<P>(conv))
+    }
+
+    /// What every algorithm says after the best few were timed.
     ///
     /// # Errors
     /// A problem that makes no sense, or no memory.
-    pub fn tune(self, planner: &Planner, conv: Conv2d, budget: Budget) -> Result<Vec<Verdict>, Error> {
-        with_pass!(self, P => Ok(planner.tune::<P>(conv, budget)?.verdicts))
+    pub fn tune(self, planner: &Planner, conv: Conv2d, budget: Budget) -> Result<Explanation, Error> {
+        with_pass!(self, P => planner.tune::<P>(conv, budget))
     }
 
     /// Prepares what `planner` chooses.

@@ -1,0 +1,287 @@
+//! Two files of rows, row by row: what became slower or faster, and whether the difference is more than noise.
+
+use crate::record::{Record, positive};
+use crate::{summary::geometric_mean, table};
+use clap::Args;
+use core::fmt::Write;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Compares two JSON files of the report; the exit code is 1 if something is slower than the threshold allows and than noise explains.
+#[derive(Clone, Debug, Args)]
+pub struct CompareArgs {
+    /// Rows from before
+    #[arg(value_parser = crate::args::from_where_cargo_was_called)]
+    pub old: PathBuf,
+    /// Rows from now
+    #[arg(value_parser = crate::args::from_where_cargo_was_called)]
+    pub new: PathBuf,
+    /// How much longer a row, or the geometric mean of all, may take
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    pub threshold: f64,
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// `5%`, `5` or `2.5%` as a fraction.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value / 100.0),
+        _ => Err("a threshold is a percentage such as 5% or 2.5%".into()),
+    }
+}
+
+impl CompareArgs {
+    /// Reads both files and compares.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or files without a row in common.
+    pub fn run(&self) -> Result<Comparison, String> {
+        compare(&crate::record::read(&self.old)?, &crate::record::read(&self.new)?, self.threshold)
+    }
+}
+
+/// One row in both files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// Pass, layout, problem, threads, instruction set, algorithm.
+    pub label: String,
+    /// Median time now over that before.
+    pub ratio: f64,
+    /// What the ratio may be off by: in each file the median's distance from the minimum, over the median; both added.
+    pub noise: f64,
+}
+
+impl Pair {
+    /// Slower than the threshold allows, and by more than noise.
+    pub fn slower(&self, threshold: f64) -> bool {
+        self.ratio > 1.0 + threshold && self.ratio > 1.0 + self.noise
+    }
+
+    /// Faster by more than the threshold and than noise.
+    pub fn faster(&self, threshold: f64) -> bool {
+        let inverse = 1.0 / self.ratio;
+        inverse > 1.0 + threshold && inverse > 1.0 + self.noise
+    }
+}
+
+/// All rows that both files have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// Slowest first.
+    pub pairs: Vec<Pair>,
+    /// Rows that only one file has, or whose times are no times.
+    pub left_out: [usize; 2],
+    /// As a fraction.
+    pub threshold: f64,
+}
+
+type Key = (String, String, String, usize, String, String, String);
+
+/// The least median of each key, and its noise.
+fn best(rows: &[Record]) -> BTreeMap<Key, (f64, f64, &Record)> {
+    let mut best: BTreeMap<Key, (f64, f64, &Record)> = BTreeMap::new();
+    for row in rows {
+        let Some(median) = positive(row.median_s) else { continue };
+        let min = positive(row.min_s).unwrap_or(median).min(median);
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let key = (
+            row.problem.clone(),
+            row.pass.clone(),
+            row.layout.clone(),
+            row.threads(),
+            text(&row.isa),
+            text(&row.accuracy),
+            row.algorithm.clone(),
+        );
+        let value = (median, (median - min) / median, row);
+        let kept = best.entry(key).or_insert(value);
+        if median < kept.0 {
+            *kept = value;
+        }
+    }
+    best
+}
+
+/// Joins by problem, pass, layout, threads, instruction set, accuracy and algorithm. Of rows that a file has twice the fastest counts.
+///
+/// # Errors
+/// Nothing in common.
+pub fn compare(old: &[Record], new: &[Record], threshold: f64) -> Result<Comparison, String> {
+    let (before, now) = (best(old), best(new));
+    let mut pairs = Vec::new();
+    for (key, &(after, after_noise, row)) in &now {
+        let Some(&(median, noise, _)) = before.get(key) else { continue };
+        let (threads, isa) = (row.threads(), row.isa.as_deref().unwrap_or("?"));
+        pairs.push(Pair {
+            label: format!("{} {} {} {isa} x{threads} {}", row.pass, row.layout, row.title(), row.algorithm),
+            ratio: after / median,
+            noise: noise + after_noise,
+        });
+    }
+    if pairs.is_empty() {
+        return Err("the files have no row in common: rows are joined by problem, pass, layout, threads, \
+                    instruction set, accuracy and algorithm"
+            .into());
+    }
+    pairs.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
+    let left_out = [before.len() - pairs.len(), now.len() - pairs.len()];
+    Ok(Comparison { pairs, left_out, threshold })
+}
+
+/// Half the width of a bar, in characters, and the factor that it stands for.
+const HALF: i32 = 12;
+const FACTOR: f64 = 1.5;
+
+/// The ratio as a point between its noise bars: `|` is 1, the ends are factors of 1.5.
+fn bar(pair: &Pair) -> String {
+    let place = |ratio: f64| {
+        let at = ratio.max(1e-9).ln() / FACTOR.ln() * f64::from(HALF);
+        (HALF + at.round().clamp(f64::from(-HALF), f64::from(HALF)) as i32) as usize
+    };
+    let mut cells = vec![' '; 2 * HALF as usize + 1];
+    let (low, high) = (place(pair.ratio / (1.0 + pair.noise)), place(pair.ratio * (1.0 + pair.noise)));
+    cells[low..=high].fill('-');
+    cells[HALF as usize] = '|';
+    cells[place(pair.ratio)] = 'o';
+    cells.into_iter().collect()
+}
+
+impl Comparison {
+    /// The geometric mean of all ratios as a pair: its noise is the mean of theirs.
+    pub fn mean(&self) -> Pair {
+        let of = |f: fn(&Pair) -> f64| self.pairs.iter().map(f).collect::<Vec<f64>>();
+        let noise = of(|pair| pair.noise).iter().sum::<f64>() / self.pairs.len() as f64;
+        Pair { label: "geometric mean".into(), ratio: geometric_mean(&of(|pair| pair.ratio)), noise }
+    }
+
+    /// Whether a row, or the mean, is slower than the threshold and noise allow.
+    pub fn fails(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.slower(self.threshold)) || self.mean().slower(self.threshold)
+    }
+
+    /// As a table, and the verdict in a sentence.
+    pub fn text(&self) -> String {
+        let mut table =
+            table::new(&["row", "new / old", "noise", "slower: right of |, noise: ---", "verdict"]);
+        for pair in self.pairs.iter().chain([&self.mean()]) {
+            let verdict = match (pair.slower(self.threshold), pair.faster(self.threshold)) {
+                (true, _) => "slower",
+                (_, true) => "faster",
+                _ => "",
+            };
+            table.add_row([
+                pair.label.clone(),
+                format!("{:.3}", pair.ratio),
+                format!("+-{:.1} %", 100.0 * pair.noise),
+                bar(pair),
+                verdict.into(),
+            ]);
+        }
+        let count =
+            |f: fn(&Pair, f64) -> bool| self.pairs.iter().filter(|pair| f(pair, self.threshold)).count();
+        let (slower, faster) = (count(Pair::slower), count(Pair::faster));
+        let mut out = format!("{table}\n\n");
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "{} rows: geometric mean of new / old {:.3}; {slower} slower and {faster} faster by more than {:.1} % and than noise.",
+            self.pairs.len(),
+            self.mean().ratio,
+            100.0 * self.threshold,
+        );
+        if self.left_out != [0, 0] {
+            let [old, new] = self.left_out;
+            let _ = writeln!(out, "Left out: {old} rows that only the old file has, {new} of the new one.");
+        }
+        out
+    }
+
+    /// As one JSON object.
+    pub fn json(&self) -> serde_json::Value {
+        let row = |pair: &Pair| {
+            serde_json::json!({
+                "row": pair.label, "ratio": pair.ratio, "noise": pair.noise,
+                "slower": pair.slower(self.threshold), "faster": pair.faster(self.threshold),
+            })
+        };
+        serde_json::json!({
+            "rows": self.pairs.iter().map(row).collect::<Vec<_>>(),
+            "mean": row(&self.mean()),
+            "threshold": self.threshold,
+            "left_out": { "old": self.left_out[0], "new": self.left_out[1] },
+            "fails": self.fails(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(problem: &str, median_s: f64, min_s: f64) -> Record {
+        Record {
+            problem: problem.into(),
+            algorithm: "direct".into(),
+            median_s: Some(median_s),
+            min_s: Some(min_s),
+            ..Record::default()
+        }
+    }
+
+    fn ratio(old: (f64, f64), new: (f64, f64)) -> Comparison {
+        compare(&[record("a", old.0, old.1)], &[record("a", new.0, new.1)], 0.05).unwrap()
+    }
+
+    #[test]
+    fn it_fails_past_the_threshold_and_past_noise_only() {
+        assert!(ratio((1.0, 0.99), (1.2, 1.19)).fails());
+        assert!(!ratio((1.0, 0.99), (1.04, 1.04)).fails(), "within the threshold");
+        assert!(!ratio((1.0, 0.80), (1.2, 1.10)).fails(), "within noise");
+        assert!(!ratio((1.2, 1.19), (1.0, 0.99)).fails(), "faster");
+        assert!(ratio((1.2, 1.19), (1.0, 0.99)).pairs[0].faster(0.05));
+    }
+
+    #[test]
+    fn rows_are_joined_by_all_that_names_them() {
+        let old =
+            [record("a", 1.0, 1.0), record("b", 2.0, 2.0), record("b", 1.0, 1.0), record("d", 0.0, 0.0)];
+        let threads = Record { threads: Some(2), ..record("a", 9.0, 9.0) };
+        let avx2 = Record { isa: Some("avx2".into()), ..record("a", 9.0, 9.0) };
+        let new = [threads, avx2, record("a", 1.0, 1.0), record("b", 1.0, 1.0), record("c", 1.0, 1.0)];
+        let comparison = compare(&old, &new, 0.05).unwrap();
+        assert_eq!(comparison.pairs.len(), 2);
+        assert!(comparison.pairs.iter().all(|pair| pair.ratio == 1.0), "of b the fastest counts");
+        assert_eq!(comparison.left_out, [0, 3]);
+        assert!(compare(&old[..1], &new[1..2], 0.05).unwrap_err().contains("no row in common"));
+    }
+
+    #[test]
+    fn the_mean_is_judged_too() {
+        let old: Vec<_> = ["a", "b"].map(|problem| record(problem, 1.0, 1.0)).into();
+        let new = [record("a", 2.0, 2.0), record("b", 0.5, 0.5)];
+        let comparison = compare(&old, &new, 0.05).unwrap();
+        assert!((comparison.mean().ratio - 1.0).abs() < 1e-12);
+        let text = comparison.text();
+        assert!(text.contains("1 slower and 1 faster by more than 5.0 %"), "{text}");
+        assert_eq!(comparison.json()["fails"], true);
+    }
+
+    #[test]
+    fn bars_stay_within_their_width() {
+        for ratio in [1e-9, 0.5, 1.0, 1.1, 1e9] {
+            for noise in [0.0, 0.1, 1e9] {
+                let bar = bar(&Pair { label: String::new(), ratio, noise });
+                assert_eq!((bar.len(), bar.matches('o').count()), (25, 1), "{bar}");
+            }
+        }
+    }
+
+    #[test]
+    fn thresholds() {
+        assert_eq!((percent("5%"), percent("2.5")), (Ok(0.05), Ok(0.025)));
+        assert!(percent("-1%").is_err() && percent("nan").is_err() && percent("much").is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! The roofline: GFLOP/s over floating-point operations per byte, below the peak and the bandwidths.
+
+use super::plot::{Anchor, Scale, Svg, legend, look, short};
+use super::{Ceilings, Figure, Sources};
+use crate::record::{Record, positive};
+
+const WIDTH: f64 = 720.0;
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 704.0;
+
+/// Of more rows only the planner's choices are drawn.
+const MOST: usize = 2500;
+
+/// The fewest threads that there are rows of; with the ceilings of one core times as many.
+pub fn figure(sources: &Sources<'_>) -> Figure {
+    let id = "roofline";
+    let title = "Roofline";
+    let threads = sources.rows.iter().map(Record::threads).min().unwrap_or(1);
+    let many = sources.rows.len() > MOST;
+    let points: Vec<(f64, f64, &Record)> = sources
+        .suites()
+        .filter(|row| !many || row.chosen)
+        .filter(|row| row.threads() == threads)
+        .filter_map(|row| Some((row.intensity()?, positive(row.gflops)?, row)))
+        .collect();
+    if points.is_empty() {
+        return Figure::absent(
+            id,
+            title,
+            "Rows with a problem and GFLOP/s draw the roofline: run the report, or name a file of its rows with --from.",
+        );
+    }
+    let svg = draw(&points, threads, sources.peak(), sources.ceilings);
+    let bandwidths = match sources.ceilings {
+        Some(_) => {
+            "The slanted lines are the bandwidths of copying within L1, L2, L3 and memory, bytes read plus bytes written, measured when this page was made."
+        }
+        None => {
+            "The bandwidth ceilings are missing: they are measured when the page is made on the machine of the rows."
+        }
+    };
+    let caption = format!(
+        "Floating-point operations per second over operations per byte of the operands, each touched once; {threads} thread{}. \
+         Full marks are the planner's choices, pale ones the other candidates. {bandwidths} \
+         Transforms do fewer multiplications than are counted, so Winograd may pass the peak.",
+        if threads == 1 { "" } else { "s" }
+    );
+    Figure::drawn(id, title, &caption, svg)
+}
+
+fn draw(
+    points: &[(f64, f64, &Record)],
+    threads: usize,
+    peak: Option<f64>,
+    ceilings: Option<&Ceilings>,
+) -> Svg {
+    let extent = |f: fn(&(f64, f64, &Record)) -> f64| {
+        points.iter().map(f).fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)))
+    };
+    let ((x0, x1), (y0, y1)) = (extent(|p| p.0), extent(|p| p.1));
+    let peak = peak.map(|peak| peak * threads as f64);
+    let mut names: Vec<&str> = points.iter().map(|(_, _, row)| row.algorithm.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let items: Vec<_> = names.iter().map(|name| (look(name), (*name).to_owned())).collect();
+    let mut svg = Svg::new(WIDTH, 500.0, "Roofline of all measured algorithms");
+    let top = legend(&mut svg, [LEFT, 14.0], RIGHT, &items) + 12.0;
+    let bottom = 446.0;
+    // A decade below nearly all points: single slow ones stand on the edge.
+    let mut sorted: Vec<f64> = points.iter().map(|point| point.1).collect();
+    sorted.sort_by(f64::total_cmp);
+    let low = sorted[sorted.len() / 50].max(y0) / 1.5;
+    let roof = peak.unwrap_or(y1 * 1.2);
+    // So far to the left that every bandwidth meets the roof within the picture.
+    let widest = ceilings.iter().flat_map(|ceilings| &ceilings.0);
+    let widest = widest.filter_map(|ceiling| positive(Some(ceiling.gbytes_per_second))).fold(0.0, f64::max);
+    let ridge = if widest > 0.0 { roof / (widest * threads as f64) } else { x0 };
+    let (left, right) = ((x0 / 1.6).min(ridge / 2.5), x1 * 1.3);
+    let x = Scale::log(left, right, [LEFT, RIGHT]);
+    let y = Scale::log(low, y1.max(peak.unwrap_or(0.0)) * 1.45, [bottom, top]);
+    svg.left_axis(&y, [LEFT, RIGHT], short);
+    svg.bottom_axis(&x, [top, bottom], "FLOP per byte of the operands", short);
+    svg.text([LEFT - 44.0, top - 6.0], Anchor::Start, "s", "GFLOP/s");
+    for chosen in [false, true] {
+        for (intensity, gflops, row) in points.iter().filter(|(_, _, row)| row.chosen == chosen) {
+            let hint = format!(
+                "{} {} {} by {}: {} GFLOP/s",
+                row.pass,
+                row.layout,
+                row.title(),
+                row.algorithm,
+                short(*gflops)
+            );
+            let mut look = look(&row.algorithm);
+            if !chosen {
+                look.size *= 0.75;
+            }
+            svg.mark([x.at(*intensity), y.at(*gflops)], look, !chosen, &hint);
+        }
+    }
+    if let Some(peak) = peak {
+        svg.line([LEFT, y.at(peak)], [RIGHT, y.at(peak)], "ceil");
+        let text = format!("FMA peak {} GFLOP/s", short(peak));
+        svg.text([LEFT + 6.0, y.at(peak) - 8.0], Anchor::Start, "b halo", &text);
+    }
+    for (i, ceiling) in ceilings.iter().flat_map(|ceilings| &ceilings.0).enumerate() {
+        let Some(gbytes) = positive(Some(ceiling.gbytes_per_second * threads as f64)) else { continue };
+        // From where the line comes into the picture to where it meets the roof.
+        let begin = (low / gbytes).max(left);
+        let end = (roof / gbytes).min(right);
+        if begin >= end {
+            continue;
+        }
+        let ends = [begin, end].map(|intensity| [x.at(intensity), y.at(intensity * gbytes)]);
+        svg.path(&ends, "ceil");
+        let text = format!("{} {} GB/s", ceiling.level, short(gbytes));
+        let at = begin * (end / begin).powf(0.06 + 0.13 * i as f64);
+        svg.text([x.at(at) + 8.0, y.at(at * gbytes) + 12.0], Anchor::Start, "s halo", &text);
+    }
+    svg
+}

@@ -1,0 +1,120 @@
+//! `tune`: times candidates on this machine and keeps the winners in a file.
+
+use crate::Answer;
+use crate::plan::Limits;
+use clap::Args;
+use convolve::{Budget, NamedProblem, TuningCache};
+use convolve_benches::args::problem;
+use convolve_testkit::shapes;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TuneArgs {
+    /// A file of problems (# begins a comment), a suite (resnet50, vgg16, mobilenet, course, all), or a problem
+    #[arg(required = true, value_name = "LIST")]
+    lists: Vec<String>,
+    /// The tuning file; its entries for other problems and machines are kept
+    #[arg(long, value_name = "FILE")]
+    cache: PathBuf,
+    /// Time for each problem, pass and layout
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
+    budget: Duration,
+    /// Weights stay in the cache between runs, as in a loop over one layer
+    #[arg(long)]
+    warm: bool,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+impl TuneArgs {
+    pub(crate) fn run(&self) -> Answer {
+        let lists: Result<Vec<_>, _> = self.lists.iter().map(|list| problems(list)).collect();
+        let (problems, cache) = (lists?.concat(), open(&self.cache)?);
+        let planner = self.limits.planner().with_cache(cache.clone());
+        let budget = Budget { cold: !self.warm, ..Budget::from(self.budget) };
+        let tune = || self.limits.each(&problems, |pass, conv| pass.tune(&planner, conv, budget));
+        let text = match self.limits.threads {
+            1 => tune(),
+            threads => rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.into())
+                .build()
+                .map_err(|error| format!("cannot start {threads} threads: {error}"))?
+                .install(tune),
+        };
+        let text = text?;
+        cache.save().map_err(|error| format!("cannot write `{}`: {error}", self.cache.display()))?;
+        eprintln!("{}: {} entries for this machine", self.cache.display(), cache.len());
+        Ok((text, 0))
+    }
+}
+
+/// A tuning file; what is ignored in it is said on standard error.
+pub(crate) fn open(path: &Path) -> Result<Arc<TuningCache>, String> {
+    let cache =
+        TuningCache::open(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    for note in cache.notes() {
+        eprintln!("{}, {note}", path.display());
+    }
+    Ok(Arc::new(cache))
+}
+
+/// The problems of a list.
+fn problems(list: &str) -> Result<Vec<NamedProblem>, String> {
+    if let Some(suite) = shapes::suite(list) {
+        return Ok(suite);
+    }
+    if !Path::new(list).exists() {
+        return problem(list)
+            .map(|problem| vec![problem])
+            .map_err(|error| format!("`{list}` is no file, no suite, and no problem: {error}"));
+    }
+    let text = std::fs::read_to_string(list).map_err(|error| format!("cannot read `{list}`: {error}"))?;
+    let lines = convolve::problems(&text);
+    lines.map(|(line, problem)| problem.map_err(|error| format!("`{list}`, line {line}: {error}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        tune: TuneArgs,
+    }
+
+    #[test]
+    fn what_was_tuned_is_kept() {
+        let dir = std::env::temp_dir().join(format!("convolve-cli-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (list, file) = (dir.join("list"), dir.join("cache"));
+        std::fs::write(&list, "# two\nmb1ic8ih9oc8kh3ph1\n\nmb1ic4ih5oc4kh1\n").unwrap();
+        let words = [
+            "tune",
+            list.to_str().unwrap(),
+            "--cache",
+            file.to_str().unwrap(),
+            "--budget",
+            "2ms",
+            "--pass",
+            "fwd",
+        ];
+        let (text, _) = Flags::try_parse_from(words).unwrap().tune.run().unwrap();
+        assert_eq!(text.matches("<- chosen").count(), 4, "{text}");
+        assert_eq!(open(&file).unwrap().len(), 4);
+        std::fs::write(&list, "mb1ic8ih9oc8kh3ph1\nic\n").unwrap();
+        let error = Flags::try_parse_from(words).unwrap().tune.run().unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_list_may_be_a_suite_or_a_problem() {
+        assert!(problems("resnet50").unwrap().len() > 20);
+        assert_eq!(problems("mb1ic4ih5oc4kh1").unwrap().len(), 1);
+        assert!(problems("lenet99").unwrap_err().contains("no file, no suite, and no problem"));
+    }
+}
