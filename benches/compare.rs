@@ -52,18 +52,20 @@ pub struct Pair {
     pub ratio: f64,
     /// What the ratio may be off by: in each file the median's distance from the minimum, over the median; both added.
     pub noise: f64,
+    /// Enough samples survived in both files. Otherwise the row counts in the mean alone.
+    pub steady: bool,
 }
 
 impl Pair {
     /// Slower than the threshold allows, and by more than noise.
     pub fn slower(&self, threshold: f64) -> bool {
-        self.ratio > 1.0 + threshold && self.ratio > 1.0 + self.noise
+        self.steady && self.ratio > 1.0 + threshold && self.ratio > 1.0 + self.noise
     }
 
     /// Faster by more than the threshold and than noise.
     pub fn faster(&self, threshold: f64) -> bool {
         let inverse = 1.0 / self.ratio;
-        inverse > 1.0 + threshold && inverse > 1.0 + self.noise
+        self.steady && inverse > 1.0 + threshold && inverse > 1.0 + self.noise
     }
 }
 
@@ -72,7 +74,7 @@ impl Pair {
 pub struct Comparison {
     /// Slowest first.
     pub pairs: Vec<Pair>,
-    /// Rows that only one file has, or whose times are no times.
+    /// Rows that only one file has.
     pub left_out: [usize; 2],
     /// As a fraction.
     pub threshold: f64,
@@ -113,12 +115,13 @@ pub fn compare(old: &[Record], new: &[Record], threshold: f64) -> Result<Compari
     let (before, now) = (best(old), best(new));
     let mut pairs = Vec::new();
     for (key, &(after, after_noise, row)) in &now {
-        let Some(&(median, noise, _)) = before.get(key) else { continue };
+        let Some(&(median, noise, old)) = before.get(key) else { continue };
         let (threads, isa) = (row.threads(), row.isa.as_deref().unwrap_or("?"));
         pairs.push(Pair {
             label: format!("{} {} {} {isa} x{threads} {}", row.pass, row.layout, row.title(), row.algorithm),
             ratio: after / median,
             noise: noise + after_noise,
+            steady: !row.unsteady() && !old.unsteady(),
         });
     }
     if pairs.is_empty() {
@@ -150,11 +153,13 @@ fn bar(pair: &Pair) -> String {
 }
 
 impl Comparison {
-    /// The geometric mean of all ratios as a pair: its noise is the mean of theirs.
+    /// The geometric mean of all ratios as a pair. Rows err independently of each other: its noise is the root of the sum of their squares, over
+    /// their number.
     pub fn mean(&self) -> Pair {
-        let of = |f: fn(&Pair) -> f64| self.pairs.iter().map(f).collect::<Vec<f64>>();
-        let noise = of(|pair| pair.noise).iter().sum::<f64>() / self.pairs.len() as f64;
-        Pair { label: "geometric mean".into(), ratio: geometric_mean(&of(|pair| pair.ratio)), noise }
+        let ratios: Vec<f64> = self.pairs.iter().map(|pair| pair.ratio).collect();
+        let squares: f64 = self.pairs.iter().map(|pair| pair.noise * pair.noise).sum();
+        let noise = squares.sqrt() / self.pairs.len() as f64;
+        Pair { label: "geometric mean".into(), ratio: geometric_mean(&ratios), noise, steady: true }
     }
 
     /// Whether a row, or the mean, is slower than the threshold and noise allow.
@@ -170,6 +175,7 @@ impl Comparison {
             let verdict = match (pair.slower(self.threshold), pair.faster(self.threshold)) {
                 (true, _) => "slower",
                 (_, true) => "faster",
+                _ if !pair.steady => "(restless)",
                 _ => "",
             };
             table.add_row([
@@ -192,6 +198,13 @@ impl Comparison {
             self.mean().ratio,
             100.0 * self.threshold,
         );
+        let restless = self.pairs.iter().filter(|pair| !pair.steady).count();
+        if restless > 0 {
+            let _ = writeln!(
+                out,
+                "{restless} rows are restless: nearly all their samples were beside a slow probe. They count in the mean alone."
+            );
+        }
         if self.left_out != [0, 0] {
             let [old, new] = self.left_out;
             let _ = writeln!(out, "Left out: {old} rows that only the old file has, {new} of the new one.");
@@ -204,7 +217,7 @@ impl Comparison {
         let row = |pair: &Pair| {
             serde_json::json!({
                 "row": pair.label, "ratio": pair.ratio, "noise": pair.noise,
-                "slower": pair.slower(self.threshold), "faster": pair.faster(self.threshold),
+                "steady": pair.steady, "slower": pair.slower(self.threshold), "faster": pair.faster(self.threshold),
             })
         };
         serde_json::json!({
@@ -270,10 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn restless_rows_decide_in_the_mean_only() {
+        let many = |seconds: f64| -> Vec<Record> {
+            (0..100)
+                .map(|i| Record { steady: Some(false), ..record(&i.to_string(), seconds, 0.9 * seconds) })
+                .collect()
+        };
+        let mut new = many(1.0);
+        new[7].median_s = Some(3.0);
+        assert!(!compare(&many(1.0), &new, 0.05).unwrap().fails(), "one outlier");
+        assert!(compare(&many(1.0), &many(1.1), 0.05).unwrap().fails(), "all of them");
+    }
+
+    #[test]
     fn bars_stay_within_their_width() {
         for ratio in [1e-9, 0.5, 1.0, 1.1, 1e9] {
             for noise in [0.0, 0.1, 1e9] {
-                let bar = bar(&Pair { label: String::new(), ratio, noise });
+                let bar = bar(&Pair { label: String::new(), ratio, noise, steady: true });
                 assert_eq!((bar.len(), bar.matches('o').count()), (25, 1), "{bar}");
             }
         }

@@ -33,8 +33,9 @@ pub struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// The largest peak of one core that a row says, in GFLOP/s.
     pub fn peak(&self) -> Option<f64> {
-        let all = self.rows.iter().chain(self.peers);
-        all.filter_map(|row| positive(row.peak_gflops)).reduce(f64::max)
+        let peak =
+            |rows: &'a [Record]| rows.iter().filter_map(|row| positive(row.peak_gflops)).reduce(f64::max);
+        peak(self.rows).or_else(|| peak(self.peers))
     }
 
     /// Rows that are not of the sweep, which has its own figure.
