@@ -92,7 +92,7 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
 
 /// Samples all the runs in turn, A B C A B C ..., each until it has enough. The first run of each is not timed.
 pub fn interleave(runs: &mut [impl FnMut()], probe: &mut Probe, effort: Effort) -> Vec<Series> {
-    let batches: Vec<usize> = runs.iter_mut().map(batch).collect();
+    let batches: Vec<(usize, bool)> = runs.iter_mut().map(batch).collect();
     let mut series = vec![Series::default(); runs.len()];
     let mut spent = vec![Duration::ZERO; runs.len()];
     loop {
@@ -103,14 +103,15 @@ pub fn interleave(runs: &mut [impl FnMut()], probe: &mut Probe, effort: Effort) 
                 continue;
             }
             done = false;
-            if spent[i] < LONG * series[i].0.len().max(1) as u32 {
+            let (batch, short) = batches[i];
+            if short {
                 run();
             }
             let before = probe.flops();
-            let time = time(run, batches[i]);
+            let time = time(run, batch);
             let after = probe.flops();
             spent[i] += time;
-            let seconds = time.as_secs_f64() / batches[i] as f64;
+            let seconds = time.as_secs_f64() / batch as f64;
             series[i].0.push(Sample { seconds, probe: before.min(after) });
         }
         if done {
@@ -119,14 +120,14 @@ pub fn interleave(runs: &mut [impl FnMut()], probe: &mut Probe, effort: Effort) 
     }
 }
 
-/// How many runs make a sample.
-fn batch(run: &mut impl FnMut()) -> usize {
+/// How many runs make a sample, and whether one of them is short.
+fn batch(run: &mut impl FnMut()) -> (usize, bool) {
     run();
     let mut batch = 1;
     loop {
         let time = time(run, batch);
         if time >= LEAST {
-            return batch;
+            return (batch, time < LONG);
         }
         batch = longer(batch, time);
     }

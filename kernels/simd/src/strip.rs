@@ -104,7 +104,8 @@ impl<'a, const N: usize> Strip<'a, N> {
         assert!(present.start <= present.end && present.end <= N, "a row is present that is none");
         // So all sums below stay far from the ends of the numbers.
         assert!(pitch < 1 << 57 && start.unsigned_abs() < 1 << 62, "rows are too far apart");
-        let ends = [present.start, present.end.saturating_sub(1)].map(|row| start + (row * pitch) as isize);
+        let end = |row: usize| start + (row * pitch) as isize;
+        let ends = [end(present.start), end(present.end.saturating_sub(1))];
         let bits = |end: usize| ((1_u64 << end) - 1) as u32;
         let room = data.len().saturating_sub((N - 1) * pitch);
         Self { data, start, pitch, present: bits(present.end) & !bits(present.start), ends, room }
@@ -192,8 +193,11 @@ impl<S: Simd, const N: usize> StripAcross<'_, S, N> {
     #[inline(always)]
     pub fn next_row(&mut self) -> Option<S::F32> {
         let (from, row) = self.walk.step();
+        if row >= N || self.present >> row & 1 == 0 {
+            return None;
+        }
         // SAFETY: the row is present, and `across` checked that in the first and the last of these the lanes of the mask lie in the slice.
-        (row < N && self.present >> row & 1 == 1).then(|| unsafe { self.s.load_where(from, self.mask) })
+        Some(unsafe { self.s.load_where(from, self.mask) })
     }
 
     /// Without the first `rows`.

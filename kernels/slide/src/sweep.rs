@@ -174,7 +174,7 @@ struct Place<'a, V, const D: usize> {
     start: [V; D],
     /// Where it reads (without the column) and where it writes.
     x: usize,
-    at: usize,
+    to: usize,
     /// Outputs from the first position on.
     part: usize,
 }
@@ -215,7 +215,7 @@ fn tile<
     place: Place<'_, S::F32, D>,
     dst: &mut RowsOfPlanes<'_, f32, D, VR>,
 ) {
-    let Place { columns, weights, start, x, at, part } = place;
+    let Place { columns, weights, start, x, to, part } = place;
     let width = if SPLAT { 1 } else { S::LANES };
     // Outputs from position p on.
     let left = |p: usize| if SPLAT { part - p * S::LANES } else { part };
@@ -223,7 +223,7 @@ fn tile<
     for d in 0..D {
         each_tile!((v, p) of V, X {
             for r in 0..R {
-                let from = &dst.row(d, v * R + r)[at + p * call.steps[1]..];
+                let from = &dst.row(d, v * R + r)[to + p * call.steps[1]..];
                 acc[d][v][p][r] = match call.init {
                     Init::Dst if EDGE => s.load_first(&from[..left(p)]),
                     Init::Dst => s.load(from),
@@ -242,20 +242,24 @@ fn tile<
             }
         }
         let x = x.wrapping_add(*column);
-        let x: [isize; X] = core::array::from_fn(|p| x.wrapping_add(p * call.advance) as isize);
+        let mut at = [x as isize; X];
+        for p in 0..X {
+            at[p] = x.wrapping_add(p * call.advance) as isize;
+        }
+        // No closures from here on: one that is not inlined takes all sums through memory.
         macro_rules! slide {
-            ($next:expr) => {
+            (($v:ident, $p:ident) $next:expr) => {
                 each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 {
-                    each_tile!((v, p) of V, X {
+                    each_tile!(($v, $p) of V, X {
                         if const { I < (R - 1) * ST + K } {
-                            if let Some(value) = $next(v, p) {
+                            if let Some(value) = $next {
                                 let value = s.in_order(value);
                                 each!(J in 0 1 2 3 4 5 6 {
                                     let r = const { output_row(I, J, ST) };
                                     if const { J < K && output_row(I, J, ST) < R } {
                                         for d in 0..D {
                                             // In order: a step that nothing waits for would be put off, and its operands kept.
-                                            acc[d][v][p][r] = s.in_order(s.mul_add(value, w[d][J], acc[d][v][p][r]));
+                                            acc[d][$v][$p][r] = s.in_order(s.mul_add(value, w[d][J], acc[d][$v][$p][r]));
                                         }
                                     }
                                 });
@@ -268,17 +272,25 @@ fn tile<
             };
         }
         // Where each tile reads.
+        macro_rules! rows {
+            ($p:ident => $first:expr) => {{
+                let $p = 0;
+                let mut rows = [[$first; X]; V];
+                for v in 0..V {
+                    for $p in 0..X {
+                        rows[v][$p] = $first.skip(v * R * ST);
+                    }
+                }
+                rows
+            }};
+        }
         if EDGE {
-            let across = x.map(|x| {
-                let [first, len] = if SPLAT { [x, call.source.len as isize] } else { [0, part as isize] };
-                strip.across(s, x, first, len as usize)
-            });
-            let mut rows: [_; V] = core::array::from_fn(|v| across.map(|rows| rows.skip(v * R * ST)));
-            slide!(|v: usize, p: usize| rows[v][p].next_row());
+            let len = if SPLAT { call.source.len } else { part };
+            let mut rows = rows!(p => strip.across(s, at[p], if SPLAT { at[p] } else { 0 }, len));
+            slide!((v, p) rows[v][p].next_row());
         } else {
-            let at = x.map(|x| strip.at(s, x));
-            let mut rows: [_; V] = core::array::from_fn(|v| at.map(|rows| rows.skip(v * R * ST)));
-            slide!(|v: usize, p: usize| Some(rows[v][p].next_row()));
+            let mut rows = rows!(p => strip.at(s, at[p]));
+            slide!((v, p) Some(rows[v][p].next_row()));
         }
     }
     if call.clamp != UNCLAMPED {
@@ -294,8 +306,8 @@ fn tile<
     for d in 0..D {
         each_tile!((v, p) of V, X {
             for r in 0..R {
-                let (sum, to) = (acc[d][v][p][r], &mut dst.row(d, v * R + r)[at + p * call.steps[1]..]);
-                if EDGE { s.store_first(sum, &mut to[..left(p)]) } else { s.store(sum, to) }
+                let (sum, row) = (acc[d][v][p][r], &mut dst.row(d, v * R + r)[to + p * call.steps[1]..]);
+                if EDGE { s.store_first(sum, &mut row[..left(p)]) } else { s.store(sum, row) }
             }
         });
     }
@@ -351,7 +363,7 @@ fn sweep<
                             weights,
                             start: starts,
                             x: position * call.advance + lane,
-                            at: call.to[2] + position * call.steps[1] + lane,
+                            to: call.to[2] + position * call.steps[1] + lane,
                             part: call.width - if SPLAT { position * S::LANES } else { lane },
                         };
                         let whole = place.part >= if SPLAT { X * S::LANES } else { S::LANES };
