@@ -229,6 +229,19 @@ fn operands(layer: Layer) -> Result<[Vec<f32>; 3], Error> {
     Ok([src?, weights?, dst?])
 }
 
+/// Adds a run of ours that writes `out`, and gives what it computes.
+fn add_ours<'a>(
+    contest: &mut Contest<'a>,
+    who: String,
+    mut out: Vec<f32>,
+    mut run: impl FnMut(&mut [f32]) -> Result<(), Error> + 'a,
+) -> Result<Vec<f32>, Error> {
+    run(&mut out)?;
+    let ours = out.clone();
+    contest.runs.push((who, None, Box::new(move || run(&mut out).expect("it ran before"))));
+    Ok(ours)
+}
+
 /// Adds a run of oneDNN, if it has one, after comparing what it computes with ours.
 fn add<'a>(
     contest: &mut Contest<'a>,
@@ -267,20 +280,19 @@ fn pooling<'a>(
     let max = matches!(pool.reduction, Reduction::Max { .. });
     let read = if pass == AnyPass::Forward || !max { 1 } else { 2 };
     let mut contest = Contest { bytes: 4 * (read * src.len() + diff_dst.len()), flops: 0, runs: Vec::new() };
-    let (terms, par) = (pool.kernel[0] * pool.kernel[1], session.par);
+    // A maximum is exact; its gradient is a sum.
+    let terms = if max && pass == AnyPass::Forward { 0 } else { pool.kernel[0] * pool.kernel[1] };
+    let par = session.par;
     for layout in [Layout::Nchw, Layout::Nhwc] {
         let plan = session.planner().pool(pool.layout(layout))?;
         let geometry = *plan.geometry();
         let mut workspace = plan.workspace()?;
-        let mut out = vec![0.0; if pass == AnyPass::Forward { diff_dst.len() } else { src.len() }];
-        let mut run = move |out: &mut [f32]| match pass {
+        let out = vec![0.0; if pass == AnyPass::Forward { diff_dst.len() } else { src.len() }];
+        let run = move |out: &mut [f32]| match pass {
             AnyPass::Forward => plan.forward(src, out, &mut workspace, par),
             _ => plan.backward(src, diff_dst, out, Update::Overwrite, &mut workspace, par),
         };
-        run(&mut out)?;
-        let ours = out.clone();
-        let run = move || run(&mut out).expect("it ran before");
-        contest.runs.push((format!("{OURS} {layout}"), None, Box::new(run)));
+        let ours = add_ours(&mut contest, format!("{OURS} {layout}"), out, run)?;
         let Some(onednn) = onednn else { continue };
         let mut data = vec![(Data::Plain, layout.to_string())];
         if layout == Layout::Nchw {
@@ -314,15 +326,12 @@ fn connected<'a>(
         AnyPass::BackwardData => (src.len(), linear.out_features),
         AnyPass::BackwardWeights => (weights.len(), linear.batch),
     };
-    let mut out = vec![0.0; len];
-    let mut run = move |out: &mut [f32]| match pass {
+    let run = move |out: &mut [f32]| match pass {
         AnyPass::Forward => plan.forward(&packed, src, out, Epilogue::NONE, &mut workspace, par),
         AnyPass::BackwardData => plan.backward_data(&packed, dst, out, update, &mut workspace, par),
         AnyPass::BackwardWeights => plan.backward_weights(src, dst, out, None, update, &mut workspace, par),
     };
-    run(&mut out)?;
-    let ours = out.clone();
-    contest.runs.push((OURS.into(), None, Box::new(move || run(&mut out).expect("it ran before"))));
+    let ours = add_ours(&mut contest, OURS.into(), vec![0.0; len], run)?;
     if let Some(onednn) = onednn {
         add(&mut contest, "oneDNN", onednn.linear(&linear, pass, [src, weights, dst]), &ours, terms);
     }
@@ -339,14 +348,11 @@ fn elementwise<'a>(
     let read = if pass == AnyPass::Forward { 1 } else { 2 };
     let mut contest = Contest { bytes: 4 * (read + 1) * src.len(), flops: 0, runs: Vec::new() };
     let (isa, par): (Isa, _) = (session.isa, session.par);
-    let mut out = vec![0.0; src.len()];
     let run = move |out: &mut [f32]| match pass {
         AnyPass::Forward => function.forward(src, out, isa, par),
         _ => function.backward(src, diff_dst, out, Update::Overwrite, isa, par),
     };
-    run(&mut out)?;
-    let ours = out.clone();
-    contest.runs.push((OURS.into(), None, Box::new(move || run(&mut out).expect("it ran before"))));
+    let ours = add_ours(&mut contest, OURS.into(), vec![0.0; src.len()], run)?;
     if let Some(onednn) = onednn {
         // A polynomial is as far from the exact value as a sum of some terms.
         add(&mut contest, "oneDNN", onednn.function(function, pass, [src, diff_dst]), &ours, 8);

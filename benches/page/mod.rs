@@ -129,7 +129,7 @@ pub fn page(sources: &Sources<'_>) -> Page {
              was slow; an operation is a multiplication or an addition, also those that a transform saves.</p>";
     html += &tables::suites(sources);
     html += "<footer>Made by <code>cargo bench --bench report -- --html DIR</code>.</footer></main><script>";
-    html += include_str!("sort.js");
+    html += include_str!("page.js");
     html += "</script></body></html>\n";
     let drawn = figures.iter().chain([&peers]);
     let svgs = drawn.filter_map(|figure| Some((format!("{}.svg", figure.id), figure.svg.as_ref()?.file())));

@@ -32,6 +32,9 @@ pub fn figure(sources: &Sources<'_>) -> Figure {
     }
     let svg = draw(&points, threads, sources.peak(), sources.ceilings);
     let bandwidths = match sources.ceilings {
+        Some(_) if threads > 1 => {
+            "The slanted lines are the bandwidths of copying within L1 and L2, bytes read plus bytes written, measured on one core when this page was made, times the threads; L3 and memory are shared."
+        }
         Some(_) => {
             "The slanted lines are the bandwidths of copying within L1, L2, L3 and memory, bytes read plus bytes written, measured when this page was made."
         }
@@ -104,7 +107,13 @@ fn draw(
         svg.text([LEFT + 6.0, y.at(peak) - 8.0], Anchor::Start, "b halo", &text);
     }
     for (i, ceiling) in ceilings.iter().flat_map(|ceilings| &ceilings.0).enumerate() {
-        let Some(gbytes) = positive(Some(ceiling.gbytes_per_second * threads as f64)) else { continue };
+        let cores = match ceiling.level {
+            "L1" | "L2" => threads as f64,
+            // Cores share it: one core says nothing of several.
+            _ if threads > 1 => continue,
+            _ => 1.0,
+        };
+        let Some(gbytes) = positive(Some(ceiling.gbytes_per_second * cores)) else { continue };
         // From where the line comes into the picture to where it meets the roof.
         let begin = (low / gbytes).max(left);
         let end = (roof / gbytes).min(right);

@@ -43,10 +43,10 @@ impl TuneArgs {
                 .map_err(|error| format!("cannot start {threads} threads: {error}"))?
                 .install(tune),
         };
-        let text = text?;
+        // What was tuned before an error is kept.
         cache.save().map_err(|error| format!("cannot write `{}`: {error}", self.cache.display()))?;
         eprintln!("{}: {} entries for this machine", self.cache.display(), cache.len());
-        Ok((text, 0))
+        Ok((text?, 0))
     }
 }
 
@@ -105,6 +105,10 @@ mod tests {
         let (text, _) = Flags::try_parse_from(words).unwrap().tune.run().unwrap();
         assert_eq!(text.matches("<- chosen").count(), 4, "{text}");
         assert_eq!(open(&file).unwrap().len(), 4);
+        std::fs::write(&list, "mb1ic2ih7oc2kh3ph1\nmb0ic8ih9oc8kh3ph1\n").unwrap();
+        let error = Flags::try_parse_from(words).unwrap().tune.run().unwrap_err();
+        assert!(error.contains("empty problem"), "{error}");
+        assert_eq!(open(&file).unwrap().len(), 6, "the two before the error");
         std::fs::write(&list, "mb1ic8ih9oc8kh3ph1\nic\n").unwrap();
         let error = Flags::try_parse_from(words).unwrap().tune.run().unwrap_err();
         assert!(error.contains("line 2"), "{error}");

@@ -79,7 +79,29 @@ pub struct RowsOfPlanes<'b, T, const D: usize, const R: usize> {
     marker: PhantomData<&'b mut [T]>,
 }
 
-impl<T, const D: usize, const R: usize> RowsOfPlanes<'_, T, D, R> {
+impl<'b, T, const D: usize, const R: usize> RowsOfPlanes<'b, T, D, R> {
+    /// All of them, by plane and row.
+    ///
+    /// ```
+    /// use convolve_core::BlockMut;
+    /// let mut data = [0; 8];
+    /// let mut block = BlockMut::new(&mut data, [1, 4, 2]);
+    /// let [[first, third]] = block.rows_of_planes([0, 0], 2).all();
+    /// (first[1], third[0]) = (1, 3);
+    /// assert_eq!(data, [0, 1, 0, 0, 3, 0, 0, 0]);
+    /// ```
+    #[inline(always)]
+    pub fn all(self) -> [[&'b mut [T]; R]; D] {
+        core::array::from_fn(|d| {
+            core::array::from_fn(|r| {
+                // SAFETY: `rows_of_planes` checked that the row is in the box.
+                let start = unsafe { self.first.add(d * self.steps[0] + r * self.steps[1]) };
+                // SAFETY: the box owns these cells; as the step is not 0 the rows differ, and `self`, which borrows the box for 'b, is gone.
+                unsafe { core::slice::from_raw_parts_mut(start, self.len) }
+            })
+        })
+    }
+
     /// Row `r` of plane `d`.
     ///
     /// # Panics
@@ -143,40 +165,8 @@ impl<'a, T: Send> BlockMut<'a, T> {
         unsafe { core::slice::from_raw_parts_mut(start, self.extent[2]) }
     }
 
-    /// The rows `[i, j]`, `[i, j + step]`, and so on of the planes `i`, `i + 1`, and so on, all at once.
-    ///
-    /// ```
-    /// use convolve_core::BlockMut;
-    /// let mut data = [0; 8];
-    /// let mut block = BlockMut::new(&mut data, [1, 4, 2]);
-    /// let [[first, third]] = block.planes_of_rows([0, 0], 2);
-    /// (first[1], third[0]) = (1, 3);
-    /// assert_eq!(data, [0, 1, 0, 0, 3, 0, 0, 0]);
-    /// ```
-    ///
-    /// # Panics
-    /// When a row is outside, or `step` is 0.
-    #[inline(always)]
-    pub fn planes_of_rows<const D: usize, const R: usize>(
-        &mut self,
-        [i, j]: [usize; 2],
-        step: usize,
-    ) -> [[&mut [T]; R]; D] {
-        assert!(step > 0 && D > 0 && R > 0 && i < self.extent[0] && j < self.extent[1]);
-        assert!(step.saturating_mul(R - 1) < self.extent[1] - j && D <= self.extent[0] - i);
-        // SAFETY: `i` and `j` are inside, so the offset stays in the buffer that `new` was given.
-        let first = unsafe { self.base.add(i * self.strides[0] + j * self.strides[1]) };
-        core::array::from_fn(|d| {
-            core::array::from_fn(|r| {
-                // SAFETY: `i + d` and `j + r * step` are inside as well.
-                let start = unsafe { first.add(d * self.strides[0] + r * step * self.strides[1]) };
-                // SAFETY: the box owns these cells; as `step` is not 0 the rows differ, and `&mut self` lends each once.
-                unsafe { core::slice::from_raw_parts_mut(start, self.extent[2]) }
-            })
-        })
-    }
-
-    /// The same rows, one at a time: for kernels that write so many that their starts do not fit the registers.
+    /// The rows `[i, j]`, `[i, j + step]`, and so on of the planes `i`, `i + 1`, and so on: one at a time, for kernels that write so many that their
+    /// starts do not fit the registers, or [all at once](RowsOfPlanes::all).
     ///
     /// ```
     /// use convolve_core::BlockMut;
@@ -188,14 +178,14 @@ impl<'a, T: Send> BlockMut<'a, T> {
     /// ```
     ///
     /// # Panics
-    /// When a row is outside.
+    /// When a row is outside, or `step` is 0.
     #[inline(always)]
     pub fn rows_of_planes<const D: usize, const R: usize>(
         &mut self,
         [i, j]: [usize; 2],
         step: usize,
     ) -> RowsOfPlanes<'_, T, D, R> {
-        assert!(D > 0 && R > 0 && i < self.extent[0] && j < self.extent[1]);
+        assert!(step > 0 && D > 0 && R > 0 && i < self.extent[0] && j < self.extent[1]);
         assert!(step.saturating_mul(R - 1) < self.extent[1] - j && D <= self.extent[0] - i);
         // SAFETY: `i` and `j` are inside, so the offset stays in the buffer that `new` was given.
         let first = unsafe { self.base.add(i * self.strides[0] + j * self.strides[1]) };

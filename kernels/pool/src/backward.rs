@@ -173,7 +173,7 @@ pub(crate) fn squares<S: Simd>(
         for oh in band.start / 2..(band.end / 2).min(output) {
             let rows = [0, 1].map(|row| &src[(2 * oh + row) * len..][..len]);
             let gradient = &diff_dst[oh * outputs..][..outputs];
-            let [to] = diff_src.planes_of_rows::<1, 2>([i, 2 * oh - band.start], 1);
+            let [to] = diff_src.rows_of_planes::<1, 2>([i, 2 * oh - band.start], 1).all();
             match plan.geometry.pool().layout {
                 Layout::Nchw => {
                     for x in (0..outputs).step_by(S::LANES) {

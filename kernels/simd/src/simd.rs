@@ -138,22 +138,6 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// ```
     fn load_first(self, from: &[f32]) -> Self::F32;
 
-    /// Lane `i` is the element `at + i`, or 0 where there is none: a row that goes on with zeros on both sides.
-    ///
-    /// ```
-    /// use convolve_simd::{Portable, Simd};
-    /// let s = Portable::new();
-    /// let mut to = [9.0; 4];
-    /// s.store(s.load_across(&[1.0, 2.0, 3.0], -2), &mut to);
-    /// assert_eq!(to, [0.0, 0.0, 1.0, 2.0]);
-    /// ```
-    #[inline(always)]
-    fn load_across(self, from: &[f32], at: isize) -> Self::F32 {
-        let [first, end] = lanes_inside(Self::LANES, from.len(), at);
-        // SAFETY: the mask selects lanes whose elements are in the slice.
-        unsafe { self.load_where(from.as_ptr().wrapping_offset(at), self.between(first, end)) }
-    }
-
     /// The lanes `first .. end`; none if `first >= end`. Both are at most `LANES`.
     ///
     /// ```
@@ -164,8 +148,7 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// ```
     fn between(self, first: usize, end: usize) -> Self::Mask;
 
-    /// Lane `i` is the element `i`, or 0 where the mask does not select it. [`Strip::across`](crate::Strip::across) and
-    /// [`load_across`](Self::load_across) call it.
+    /// Lane `i` is the element `i`, or 0 where the mask does not select it. [`Strip::across`](crate::Strip::across) calls it.
     ///
     /// # Safety
     /// Elements that are selected must be readable; others are not touched.
@@ -418,16 +401,6 @@ pub(crate) fn assert_block(lanes: usize, len: usize, pitch: usize) {
     // Saturated, the end is greater than any length.
     let end = pitch.saturating_mul(lanes - 1).saturating_add(lanes);
     assert!(end <= len, "the slice does not contain the block");
-}
-
-/// Of the lanes that read a slice of `len` from `at` on, the first whose element is in it, and where they end.
-#[inline(always)]
-pub(crate) fn lanes_inside(lanes: usize, len: usize, at: isize) -> [usize; 2] {
-    let (lanes, len) = (lanes as isize, isize::try_from(len).unwrap_or(isize::MAX));
-    if at <= -lanes || at >= len {
-        return [0, 0];
-    }
-    [if at < 0 { at.unsigned_abs() } else { 0 }, (len - at).min(lanes) as usize]
 }
 
 /// The lanes `first .. end`: all bits of a lane, or none.

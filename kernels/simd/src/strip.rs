@@ -1,6 +1,6 @@
 //! Rows at one pitch that are read side by side, some of which may be absent: one check for all of them.
 
-use crate::{Simd, simd::lanes_inside};
+use crate::Simd;
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -69,6 +69,16 @@ impl Walk {
         *self = Self { next: opaque(self.next.wrapping_add(self.pitch)), row: self.row + 1, ..*self };
         step
     }
+}
+
+/// Of the lanes that read a slice of `len` from `at` on, the first whose element is in it, and where they end.
+#[inline(always)]
+fn lanes_inside(lanes: usize, len: usize, at: isize) -> [usize; 2] {
+    let (lanes, len) = (lanes as isize, isize::try_from(len).unwrap_or(isize::MAX));
+    if at <= -lanes || at >= len {
+        return [0, 0];
+    }
+    [if at < 0 { at.unsigned_abs() } else { 0 }, (len - at).min(lanes) as usize]
 }
 
 /// The address itself, of which the compiler knows nothing any more.

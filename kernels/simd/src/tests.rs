@@ -38,7 +38,7 @@ on_every_isa! {
     sum_goes_by_halves
     load_and_store_at_any_alignment
     load_first_reads_only_the_slice
-    load_across_reads_only_the_slice
+    strips_read_only_the_slice
     strips_read_what_is_there_and_zeros
     strips_refuse_what_is_not_there
     store_first_writes_only_the_slice
@@ -250,7 +250,7 @@ fn load_first_reads_only_the_slice<S: Simd>(s: S) {
     }
 }
 
-fn load_across_reads_only_the_slice<S: Simd>(s: S) {
+fn strips_read_only_the_slice<S: Simd>(s: S) {
     for (len, offset) in lengths_and_offsets(s) {
         let mut data = vec![CANARY; offset + len + S::LANES];
         data[offset..][..len].copy_from_slice(&numbers(1, len));
@@ -259,7 +259,12 @@ fn load_across_reads_only_the_slice<S: Simd>(s: S) {
         for at in (-lanes..=lanes).chain([isize::MIN, isize::MAX]) {
             let element = |i: usize| usize::try_from(at.checked_add_unsigned(i)?).ok();
             let expected = |i| element(i).and_then(|i| slice.get(i)).copied().unwrap_or(0.0);
-            assert_lanes(s, s.load_across(slice, at), expected);
+            // A row alone, and one with an absent row on each side.
+            for (start, present) in [(0, 0..1), (-(len as isize), 1..2)] {
+                let strip: Strip<'_, 3> = Strip::new(slice, start, len, present.clone());
+                let v = strip.across(s, at, at, len).skip(present.start).next_row();
+                assert_lanes(s, v.unwrap_or(s.splat(0.0)), expected);
+            }
         }
     }
 }

@@ -4,13 +4,13 @@
 //! for each task: some rows of one image
 //!     groups of several channels: for each vector of output channels, fan the input rows out
 //!     for each phase, for each tile of up to 8 output rows that share input rows
-//!         for each pixel, for each vector of channels: one sweep; rows beyond the image are a row of zeros
+//!         for each pixel, for each vector of channels: one sweep
 //! ```
 //!
 //! A group of several input channels is as many depthwise convolutions, added up: number `j` reads, in every lane, input channel `j` of the
 //! lane's own group. [`Fan`] makes these vectors once for all taps, next to each other; to the sweep they are more columns of the window.
 //!
-//! Zeros stand for rows beyond the image, so a weight that is not finite makes NaN there.
+//! Rows and columns beyond the image are skipped: a weight that is not finite touches only outputs whose tap lies in the image.
 
 use crate::sweep::{Init, Source, Sweep, Sweeper, sweeper};
 use crate::window::{Window, for_each_tile};
@@ -176,9 +176,8 @@ impl Channels {
         finish: &Finish<'_>,
         rows: &Range<usize>,
         piece: &mut BlockMut<'_, f32>,
-        lane: &mut [f32],
+        fanned: &mut [f32],
     ) {
-        let fanned = lane;
         match &self.fan {
             None => {
                 self.sweeps(input, 0, packed, finish, rows, rows, 0..self.outputs, piece);

@@ -12,6 +12,8 @@ use core::ops::Range;
 
 /// Rows of `diff_dst` of a call, or a single one.
 pub(crate) const R: usize = 4;
+/// Most input rows of a call.
+pub(crate) const MAX_ROWS: usize = (R - 1) * 2 + MAX_K;
 /// Columns whose sums fit the registers, for 1 to 7 kernel rows: B*K sums, R rows and one input.
 pub(crate) const COLUMNS: [usize; MAX_K] = [6, 4, 3, 2, 2, 1, 1];
 

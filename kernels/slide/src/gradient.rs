@@ -16,9 +16,9 @@
 
 use crate::Slide;
 use crate::channels::{Fan, input_rows};
-use crate::gather::{Column, Gather, Gatherer, R, blocks, gatherer};
-use crate::planes::{Prepared, prepare};
-use crate::sweep::{MAX_ROWS, Sweeper, sweeper};
+use crate::gather::{Column, Gather, Gatherer, MAX_ROWS, R, blocks, gatherer};
+use crate::prepared::{Prepared, prepare};
+use crate::sweep::{Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,

@@ -7,6 +7,7 @@ mod gather;
 mod gradient;
 mod outer;
 mod planes;
+mod prepared;
 #[expect(clippy::needless_range_loop, reason = "accumulators must be indexed by constants of unrolled loops")]
 mod sweep;
 mod window;

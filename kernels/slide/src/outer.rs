@@ -15,7 +15,7 @@
 //!
 //! Padding is multiplied, as zeros, by `diff_dst`.
 
-use crate::planes::{Prepared, prepare};
+use crate::prepared::{Prepared, prepare};
 use crate::sweep::{Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{

@@ -3,15 +3,16 @@
 //! ```text
 //! for each task: some rows of some output channels of one group
 //!     for each row of phases, for each block of output rows
-//!         prepare the input rows of the group: padded with zeros, columns taken apart by the stride
+//!         prepare the input rows of the group, unless they are read as they are
 //!         for each tile of output rows, for each output channel: one sweep over all input channels of the group
 //!         where phases write every second pixel, or the layout is NHWC: put the results in their places
 //! ```
 //!
-//! Zeros stand for padding, so a weight that is not finite makes NaN at the border.
+//! Zeros stand for padding beside a row, so a weight that is not finite makes NaN at the border.
 
-use crate::sweep::{Init, RowCopy, Shape, Source, Sweep, Sweeper, sweeper};
-use crate::window::{Chain, PaddedRow, Window, for_each_tile};
+use crate::prepared::{Prepared, prepare, reads_as_is};
+use crate::sweep::{Init, Shape, Source, Sweep, Sweeper, sweeper};
+use crate::window::{Window, for_each_tile};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Unsupported,
     Update, lines,
@@ -23,12 +24,8 @@ use core::ops::Range;
 const MACS: u64 = 1 << 20;
 /// Tasks of a problem, at least; so that a few threads share them evenly.
 const TASKS: usize = 8;
-/// Floats that the prepared rows of a block should take: half of a first-level cache.
-const BLOCK: usize = 1 << 12;
 /// Floats that are read again and again while a window slides over rows: half of a first-level cache.
 const L1: usize = 1 << 12;
-/// Floats that they may take when there are many input channels.
-const MOST: usize = 1 << 18;
 
 pub(crate) struct Planes {
     sides: Sides,
@@ -42,20 +39,6 @@ pub(crate) struct Planes {
     rows: usize,
     groups: usize,
     threads: usize,
-}
-
-/// Prepared input rows: `[input channel][row][pitch]`.
-pub(crate) struct Prepared {
-    pub(crate) padded: PaddedRow,
-    /// Positions (rows of a phase) that are prepared together, and the most input rows that they read.
-    pub(crate) block: usize,
-    pub(crate) reach: usize,
-    /// Groups that are prepared together: several when a group has one output channel.
-    pub(crate) groups: usize,
-    /// Floats of one channel.
-    pub(crate) plane: usize,
-    /// Whether sweeps write the output itself.
-    pub(crate) in_place: bool,
 }
 
 struct Task<'a> {
@@ -99,12 +82,12 @@ impl Planes {
     /// Floats of the prepared rows of one task, which all phases of a row of phases read.
     fn prepared_len(&self) -> usize {
         let planes = &self.planes;
-        if self.as_is { 0 } else { lines(planes.plane * self.sides.input.channels * planes.groups) }
+        if self.as_is { 0 } else { planes.plane * self.sides.input.channels * planes.groups }
     }
 
     /// Floats of workspace of one task.
     fn lane_len(&self) -> usize {
-        self.prepared_len() + lines(self.results_len())
+        lines(self.prepared_len()) + lines(self.results_len())
     }
 
     /// Floats of the results of a block that cannot go to their places directly: `[column phase][output channel][row][pixel]`.
@@ -144,9 +127,8 @@ impl Planes {
         lane: &mut [f32],
     ) {
         let (planes, outputs) = (&self.planes, self.sides.output.channels);
-        let (prepared, results) = lane.split_at_mut(self.prepared_len());
-        let region = if self.as_is { 0 } else { planes.plane * self.sides.input.channels * planes.groups };
-        let prepared = &mut prepared[..region];
+        let (prepared, results) = lane.split_at_mut(lines(self.prepared_len()));
+        let prepared = &mut prepared[..self.prepared_len()];
         let mut start = 0;
         while start < self.windows.len() {
             let together = self.columns_of(start);
@@ -458,61 +440,6 @@ fn put<'a>(update: Update, to: impl Iterator<Item = &'a mut f32>, from: &[f32]) 
     }
 }
 
-/// Whether rows need no preparation: the pixels that neighbouring outputs read are neighbours, in one plane.
-fn reads_as_is(sides: &Sides) -> bool {
-    let phases = &sides.phases;
-    let straight = |phase: &convolve_core::phase::Phase| {
-        let [vertical, horizontal] = &phase.axes;
-        horizontal.advance == 1 && horizontal.step == 1 && Chain::new(vertical).pieces == 1
-    };
-    sides.layout == Layout::Nchw && sides.input.channels == 1 && phases.iter().all(straight)
-}
-
-impl Prepared {
-    /// Rows are read where they lie: as many planes in turn as fit the first-level cache.
-    fn nothing(sides: &Sides, lanes: usize) -> Self {
-        let rows = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
-        let plane = sides.input.strides.channel;
-        let groups = if sides.output.channels == 1 { BLOCK / plane.max(1) } else { 1 };
-        let groups = groups.clamp(1, sides.groups);
-        Self { reach: 0, groups, plane, ..Self::of_rows(sides, lanes, rows) }
-    }
-
-    /// `least` rows of a block are prepared together, if they fit at all.
-    pub(crate) fn new(sides: &Sides, lanes: usize, least: usize) -> Result<Self, Unsupported> {
-        let len = |planes: &Self| planes.plane.saturating_mul(sides.input.channels);
-        let mut block = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
-        let mut planes = Self::of_rows(sides, lanes, block);
-        while block > 1 && len(&planes) > if block > least { BLOCK } else { MOST } {
-            block = if block > least {
-                block.div_ceil(2).next_multiple_of(least).min(block - 1)
-            } else {
-                block / 2
-            };
-            planes = Self::of_rows(sides, lanes, block);
-        }
-        if len(&planes) > MOST {
-            return Err(Unsupported("the prepared rows of one output row do not fit a second-level cache"));
-        }
-        if sides.output.channels == 1 {
-            planes.groups = (BLOCK / len(&planes).max(1)).clamp(1, sides.groups);
-        }
-        Ok(planes)
-    }
-
-    /// `block` rows are prepared together.
-    pub(crate) fn of_rows(sides: &Sides, lanes: usize, block: usize) -> Self {
-        let padded = PaddedRow::new(sides.phases.iter().map(|phase| &phase.axes[1]), lanes);
-        let axes = sides.phases.iter().map(|phase| phase.axes[0]);
-        let reach =
-            axes.map(|axis| (block - 1) * axis.advance + (axis.taps.count - 1) * axis.taps.step_d + 1);
-        let reach = reach.max().unwrap_or(0);
-        let in_place =
-            sides.layout == Layout::Nchw && sides.phases.iter().all(|phase| phase.axes[1].step == 1);
-        Self { padded, block, reach, groups: 1, plane: reach.saturating_mul(padded.pitch), in_place }
-    }
-}
-
 impl Phased for Planes {
     fn packed_len(&self) -> usize {
         self.windows.last().map_or(0, |window| {
@@ -565,64 +492,5 @@ impl Phased for Planes {
         output.for_each_piece(cuts, par, workspace, self.lane_len(), &|[a, rows, _], mut piece, lane| {
             self.task(&task, [&a, &rows], &mut piece, lane);
         });
-    }
-}
-
-/// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of a window read; padding is zero already.
-#[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
-pub(crate) fn prepare(
-    sides: &Sides,
-    window: &Window,
-    planes: &Prepared,
-    sweeper: &dyn Sweeper,
-    transpose: &dyn Ukernel,
-    input: &[f32],
-    image: usize,
-    groups: &Range<usize>,
-    block: &Range<usize>,
-    prepared: &mut [f32],
-) {
-    let (strides, padded) = (sides.input.strides, &planes.padded);
-    let [vertical, horizontal] = &window.phase.axes;
-    let depth = sides.input.channels;
-    let first = (block.start * vertical.advance) as isize + vertical.taps.d(0);
-    let last = ((block.end - 1) * vertical.advance) as isize + vertical.taps.d(vertical.taps.count - 1);
-    let from = first.clamp(0, vertical.size as isize);
-    let rows = from as usize..(last + 1).clamp(from, vertical.size as isize) as usize;
-    if rows.is_empty() {
-        return;
-    }
-    let skipped = (rows.start as isize - first) as usize;
-    let input = &input[image * strides.image + groups.start * depth * strides.channel..];
-    for class in 0..padded.classes {
-        let (pixel, valid) = padded.inside(horizontal, class);
-        if valid.is_empty() {
-            continue;
-        }
-        let from = &input[rows.start * strides.row + pixel * strides.column..];
-        let to = &mut prepared[skipped * padded.pitch + class * padded.len + valid.start..];
-        match sides.layout {
-            Layout::Nchw => {
-                let copy = RowCopy {
-                    rows: rows.len(),
-                    by: horizontal.advance,
-                    len: valid.len(),
-                    from_len: (valid.len() - 1) * horizontal.advance + 1,
-                    from_pitch: strides.row,
-                    to_pitch: padded.pitch,
-                };
-                for c in 0..groups.len() * depth {
-                    sweeper.copy_rows(&copy, &from[c * strides.channel..], &mut to[c * planes.plane..]);
-                }
-            }
-            Layout::Nhwc => {
-                let size = [valid.len(), groups.len() * depth];
-                let pitch = horizontal.advance * strides.column;
-                for row in 0..rows.len() {
-                    let (from, to) = (&from[row * strides.row..], &mut to[row * padded.pitch..]);
-                    transpose.transpose(size, from, pitch, to, planes.plane);
-                }
-            }
-        }
     }
 }

@@ -30,10 +30,6 @@ const MAX_R: usize = 8;
 pub(crate) const KERNELS: [usize; 6] = [1, 2, 3, 4, 5, 7];
 /// Most kernel rows of a column.
 pub(crate) const MAX_K: usize = 7;
-/// Most input rows of a tile.
-pub(crate) const MAX_ROWS: usize = (MAX_R - 1) * 2 + MAX_K;
-const _: () = assert!(TALL - 1 + MAX_K <= MAX_ROWS);
-
 /// Positions that have the same valid columns.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {

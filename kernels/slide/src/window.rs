@@ -102,35 +102,25 @@ impl Window {
         let columns = places.map(|(c, piece, t)| {
             c * plane + piece * chain.k * phase.axes[0].taps.step_d * rows.pitch + rows.tap(axis, t)
         });
-        let columns: Vec<usize> = columns.collect();
-        Self {
-            phase: *phase,
-            chain,
-            shape: Shape { splat: true, k: chain.k, stride: chain.stride, planes: 1 },
-            spans: vec![Span {
-                positions: 0..axis.count.div_ceil(lanes),
-                columns: 0..columns.len(),
-                across: false,
-            }],
-            advance: lanes,
-            weights: 0,
-            panel: columns.len() * chain.k,
-            columns,
-        }
+        Self::of_pixels(phase, columns.collect(), lanes, 0..axis.count.div_ceil(lanes))
     }
 
     /// Lanes are neighbouring pixels of a plane as it lies.
     pub(crate) fn in_place(phase: &Phase, lanes: usize) -> Self {
-        let (chain, axis) = (Chain::new(&phase.axes[0]), &phase.axes[1]);
-        let columns: Vec<usize> = (0..axis.taps.count).map(|t| axis.taps.d(t) as usize).collect();
+        let axis = &phase.axes[1];
+        let columns = (0..axis.taps.count).map(|t| axis.taps.d(t) as usize).collect();
         let [first, last] = [axis.taps.d(0), axis.taps.d(axis.taps.count - 1)];
-        let positions = axis.count.div_ceil(lanes);
-        let start = first.min(0).unsigned_abs().div_ceil(lanes).min(positions);
-        let end = ((axis.size as isize - last).max(0) as usize / lanes).clamp(start, positions);
-        let spans = match start < end {
-            true => [(0..start, true), (start..end, false), (end..positions, true)],
-            false => [(0..positions, true), (0..0, true), (0..0, true)],
-        };
+        let inside = (axis.size as isize - last).max(0) as usize / lanes;
+        Self::of_pixels(phase, columns, lanes, first.min(0).unsigned_abs().div_ceil(lanes)..inside)
+    }
+
+    /// Lanes are pixels; at the positions `inside` all of them find all columns inside their row.
+    fn of_pixels(phase: &Phase, columns: Vec<usize>, lanes: usize, inside: Range<usize>) -> Self {
+        let (chain, positions) = (Chain::new(&phase.axes[0]), phase.axes[1].count.div_ceil(lanes));
+        let [start, end] = [inside.start, inside.end].map(|position| position.min(positions));
+        // Without a position inside, all are one span.
+        let (start, end) = if start < end { (start, end) } else { (positions, positions) };
+        let spans = [(0..start, true), (start..end, false), (end..positions, true)];
         let spans = spans.map(|(positions, across)| Span { positions, columns: 0..columns.len(), across });
         Self {
             phase: *phase,

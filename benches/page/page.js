@@ -15,3 +15,7 @@ for (const table of document.querySelectorAll("table.sort")) {
     body.append(...[...body.rows].map(row => [key(row), row]).sort((a, b) => order(a[0], b[0])).map(pair => pair[1]));
   }));
 }
+const closed = () => document.querySelectorAll("details:not([open])");
+let opened = [];
+addEventListener("beforeprint", () => (opened = [...closed()]).forEach(details => (details.open = true)));
+addEventListener("afterprint", () => opened.forEach(details => (details.open = false)));
