@@ -180,7 +180,8 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
         v
     }
 
-    /// Asks for the cache line of `data[at]` to be brought to L1, if there is one; a hint that changes nothing else.
+    /// Asks for the cache line of `data[at]` to be brought to L1; a hint that changes nothing else, wherever `at` is. Nothing is checked: a comparison
+    /// for each hint costs more than hints for rows that do not exist.
     ///
     /// ```
     /// use convolve_simd::{Isa, Simd, dispatch};

@@ -29,6 +29,12 @@ const L1: usize = 1 << 12;
 /// Most floats of the fanned rows of a block of output rows: they stay in a second-level cache.
 const FANNED: usize = 1 << 16;
 
+/// Positions ahead that a sweep asks for, where both operands together do not fit the last cache. Measured on Zen 5, 16 images of 56x56 with 144
+/// channels: 4.9 ms without, 3.6 with 3 or 4, 4.4 with 8; in a cache it costs 1 to 5 %.
+const AHEAD: usize = 3;
+/// The last cache, in shares of one thread.
+const SHARES: usize = 8;
+
 /// What the lanes of a vector of output channels read: input channel `j` of their own group, for each `j`.
 pub(crate) struct Fan {
     /// Vectors of a pixel: input channels of a group.
@@ -104,6 +110,8 @@ pub(crate) struct Channels {
     rows: usize,
     block: usize,
     reach: usize,
+    /// Positions ahead that are asked for.
+    ahead: usize,
     threads: usize,
 }
 
@@ -151,7 +159,10 @@ impl Channels {
             return Err(Unsupported("the rows of a window do not fit a second-level cache"));
         }
         let reach = if fan.is_some() { reach(block) } else { 0 };
-        Ok(Self { sides, sweeper, windows, outputs, fan, rows, block, reach, threads: problem.threads })
+        let bytes = size_of::<f32>().saturating_mul(geometry.src_len().saturating_add(geometry.dst_len()));
+        let far = fan.is_none() && bytes > problem.machine.caches.l3.saturating_mul(SHARES);
+        let (ahead, threads) = (if far { AHEAD } else { 0 }, problem.threads);
+        Ok(Self { sides, sweeper, windows, outputs, fan, rows, block, reach, ahead, threads })
     }
 
     /// Whether every output channel reads its own input channel, in place.
@@ -242,6 +253,7 @@ impl Channels {
                     ],
                     steps: [chain.leap * axis.step, columns.step * out.column],
                     width: channels.len(),
+                    ahead: self.ahead,
                 };
                 self.sweeper.sweep(window.shape, tile, &sweep, piece);
             });

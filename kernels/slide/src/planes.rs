@@ -255,6 +255,7 @@ impl Planes {
                     to: [plane + some.start, row + position * step, 0],
                     steps: [chain.leap * step, window.advance],
                     width: horizontal.count,
+                    ahead: 0,
                 };
                 let shape = Shape { planes: together, ..window.shape };
                 self.sweeper.sweep(shape, tile, &sweep, dst);

@@ -83,6 +83,8 @@ pub(crate) struct Sweep<'a> {
     pub(crate) steps: [usize; 2],
     /// Outputs of a position (lanes are channels) or of a row (lanes are pixels).
     pub(crate) width: usize,
+    /// How many positions ahead the first column of the window and the outputs are asked for; 0 where operands lie in a cache.
+    pub(crate) ahead: usize,
 }
 
 /// The shape of a tile: what selects a function of the table.
@@ -187,6 +189,31 @@ macro_rules! each_tile {
     };
 }
 
+/// Asks for what a tile some positions ahead reads and writes: memory that is not in a cache has too many rows here for the CPU to see their
+/// pattern by itself.
+#[inline(always)]
+fn ask<S: Simd, const D: usize, const X: usize, const N: usize, const VR: usize>(
+    s: S,
+    call: &Sweep<'_>,
+    x: usize,
+    to: usize,
+    dst: &mut RowsOfPlanes<'_, f32, D, VR>,
+) {
+    let first = call.source.start.wrapping_add_unsigned(x.wrapping_add(call.ahead * call.advance)) as usize;
+    for p in 0..X {
+        for row in 0..N {
+            s.prefetch(call.source.data, first.wrapping_add(p * call.advance + row * call.source.pitch));
+        }
+    }
+    for d in 0..D {
+        for p in 0..X {
+            for r in 0..VR {
+                s.prefetch(dst.row(d, r), to + (call.ahead + p) * call.steps[1]);
+            }
+        }
+    }
+}
+
 /// One tile: R rows of X neighbouring positions in D planes, or V such tiles below each other. Planes share the input, positions the
 /// weights. At an EDGE rows may be absent and vectors reach across the end of a row.
 ///
@@ -229,6 +256,9 @@ fn tile<
         });
     }
     let weights = weights.map(|weights| &weights[..columns.len() * K * width]);
+    if !EDGE && call.ahead > 0 {
+        ask::<S, D, X, N, VR>(s, call, x, to, dst);
+    }
     for (index, column) in columns.iter().enumerate() {
         let mut w = [[s.splat(0.0); K]; D];
         for d in 0..D {

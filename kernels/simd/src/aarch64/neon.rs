@@ -5,7 +5,7 @@ use core::arch::aarch64::*;
 /// Stable Rust has no prefetch here.
 #[cfg(not(miri))]
 #[inline(always)]
-fn prefetch(_: &f32) {}
+fn prefetch(_: *const f32) {}
 
 use crate::simd::{load_part_of_4, store_part_of_4};
 
