@@ -181,9 +181,9 @@ impl Shape {
 /// Plans of a layer, its weights in the order of the kernels, and where its parameters are.
 enum Plans {
     Conv {
-        forward: Plan<Forward>,
-        data: Plan<BackwardData>,
-        weights: Plan<BackwardWeights>,
+        forward: Box<Plan<Forward>>,
+        data: Box<Plan<BackwardData>>,
+        weights: Box<Plan<BackwardWeights>>,
         packed: PackedWeights,
         packed_for_data: PackedWeights,
         parameters: usize,
@@ -204,7 +204,8 @@ impl Plans {
                 let (forward, data) = (planner.plan::<Forward>(*conv)?, planner.plan::<BackwardData>(*conv)?);
                 let none = vec![0.0; conv.geometry()?.weights_len()];
                 let (packed, packed_for_data) = (forward.pack(&none)?, data.pack(&none)?);
-                let weights = planner.plan(*conv)?;
+                let weights = Box::new(planner.plan(*conv)?);
+                let (forward, data) = (Box::new(forward), Box::new(data));
                 Self::Conv { forward, data, weights, packed, packed_for_data, parameters }
             }
             Problem::Pool(pool) => Self::Pool(planner.pool(*pool)?),
