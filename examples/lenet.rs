@@ -15,16 +15,16 @@
 
 #[path = "lenet/digits.rs"]
 mod digits;
-#[path = "lenet/network.rs"]
-mod network;
+#[path = "lenet/file.rs"]
+mod file;
 #[path = "lenet/pictures.rs"]
 mod pictures;
 
 use clap::{Parser, ValueEnum};
-use convolve::{Par, Update, cross_entropy};
+use convolve::{Adam, Isa, Par, Planner};
+use convolve_examples::network::{Network, Parameters, Shape};
 use digits::{CLASSES, Digits};
 use indicatif::{ProgressBar, ProgressStyle};
-use network::{Network, Parameters};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -94,13 +94,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         Data::Mnist5k => Digits::mnist5k(Path::new("target/examples/mnist5k/digits.bin"))?,
     };
     let (train, test) = digits.split();
-    let mut network = Network::new(digits.side, BATCH, Par::Pool(&pool), arguments.threads.max(1))?;
+    let mut network = self::network(digits.side, Par::Pool(&pool), arguments.threads.max(1))?;
     let parameters = match &arguments.load {
-        Some(path) => Parameters::load(path, digits.side)?,
+        Some(path) => file::load(path, &Shape::reader(digits.side, BATCH))?,
         None => {
             let (parameters, curve) = learn(&mut network, &train, &test, arguments)?;
             pictures::curves(&arguments.out.join("curves.svg"), &curve)?;
-            parameters.save(&arguments.out.join("lenet.safetensors"))?;
+            file::save(&parameters, &arguments.out.join("lenet.safetensors"))?;
             parameters
         }
     };
@@ -117,10 +117,16 @@ fn run(arguments: &Arguments) -> Result<()> {
         test.len(),
         begin.elapsed().as_secs_f64(),
         arguments.threads.max(1),
-        parameters.fingerprint(),
+        file::fingerprint(&parameters),
         arguments.out.display(),
     );
     Ok(())
+}
+
+/// Plans for a batch.
+fn network(side: usize, par: Par<'_>, threads: usize) -> Result<Network<'_>> {
+    let isa = Isa::from_env()?;
+    Ok(Network::new(&Shape::reader(side, BATCH), &Planner::new().threads(threads), isa, par)?)
 }
 
 /// Adam (Kingma and Ba, 2015) with a step that falls to zero.
@@ -131,13 +137,13 @@ fn learn(
     arguments: &Arguments,
 ) -> Result<(Parameters, Vec<Point>)> {
     let mut random = digits::Random::new(arguments.seed);
-    let mut parameters = Parameters::random(train.side, &mut random);
-    let mut moments = [parameters.zeros(), parameters.zeros()];
+    let mut parameters = Parameters::random(&Shape::reader(train.side, BATCH), || random.uniform())?;
+    let mut moments = [(); 2].map(|()| Parameters::zeros(parameters.shapes.clone()));
     let mut order: Vec<usize> = (0..train.len()).collect();
     let steps = train.len() / BATCH;
     let bar = ProgressBar::new((arguments.epochs * steps) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {eta} left, {msg}")?);
-    let (mut curve, mut time) = (Vec::new(), 0);
+    let (mut curve, mut time, isa) = (Vec::new(), 0, Isa::from_env()?);
     for epoch in 0..arguments.epochs {
         random.shuffle(&mut order);
         let (mut loss, mut right) = (0.0, 0);
@@ -145,19 +151,23 @@ fn learn(
             let (mut pixels, labels) = train.gather(batch);
             digits::shift(&mut pixels, train.side, &mut random);
             network.pack(&parameters)?;
-            let logits = network.forward(&parameters, &pixels)?.to_vec();
+            let logits = network.forward(&parameters, &pixels)?;
             right += labels
                 .iter()
                 .zip(logits.chunks(CLASSES))
                 .filter(|(label, row)| greatest(row) == **label)
                 .count();
-            let mut diff = vec![0.0; logits.len()];
-            loss +=
-                cross_entropy(&logits, CLASSES, &labels, Some(&mut diff), Update::Overwrite, network.isa())?;
-            let gradients = network.backward(&pixels, &diff)?;
+            loss += network.loss(&labels)?;
+            let gradients = network.backward(&pixels)?;
+            let rate = 2e-3 * (1.0 - time as f64 / (arguments.epochs * steps) as f64);
+            let adam = Adam { rate, ..Adam::default() };
             time += 1;
-            let rate = 2e-3 * (1.0 - (time - 1) as f64 / (arguments.epochs * steps) as f64);
-            adam(&mut parameters, gradients, &mut moments, time, rate);
+            let [first, second] = moments.each_mut().map(|moments| &mut moments.tensors);
+            let moments = first.iter_mut().zip(second).map(|(first, second)| [&mut first[..], second]);
+            let tensors = parameters.tensors.iter_mut().zip(&gradients.tensors);
+            for ((weights, gradient), moments) in tensors.zip(moments) {
+                adam.step(weights, gradient, moments, time, isa)?;
+            }
             bar.inc(1);
         }
         let read = answers(network, &parameters, test)?;
@@ -172,28 +182,6 @@ fn learn(
     }
     bar.finish_and_clear();
     Ok((parameters, curve))
-}
-
-/// One step.
-fn adam(
-    parameters: &mut Parameters,
-    gradients: &Parameters,
-    moments: &mut [Parameters; 2],
-    time: i32,
-    rate: f64,
-) {
-    const DECAY: [f32; 2] = [0.9, 0.999];
-    let [first, second] = moments;
-    let correction = DECAY.map(|decay| 1.0 - f64::from(decay).powi(time));
-    let step = (rate * correction[1].sqrt() / correction[0]) as f32;
-    for k in 0..parameters.tensors.len() {
-        for (i, &gradient) in gradients.tensors[k].iter().enumerate() {
-            let (m, v) = (&mut first.tensors[k][i], &mut second.tensors[k][i]);
-            *m = DECAY[0] * *m + (1.0 - DECAY[0]) * gradient;
-            *v = DECAY[1] * *v + (1.0 - DECAY[1]) * gradient * gradient;
-            parameters.tensors[k][i] -= step * *m / (v.sqrt() + 1e-8);
-        }
-    }
 }
 
 /// What the network reads, digit by digit; the last batch is filled up with the first digit.
@@ -221,10 +209,10 @@ mod tests {
     fn train(seed: u64, threads: usize, epochs: usize) -> (u64, f64) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let (train, test) = Digits::embedded().split();
-        let mut network = Network::new(train.side, BATCH, Par::Pool(&pool), threads).unwrap();
+        let mut network = super::network(train.side, Par::Pool(&pool), threads).unwrap();
         let arguments = Arguments { out: PathBuf::new(), seed, data: Data::Uci, epochs, threads, load: None };
         let (parameters, curve) = learn(&mut network, &train, &test, &arguments).unwrap();
-        (parameters.fingerprint(), curve.last().unwrap().test)
+        (file::fingerprint(&parameters), curve.last().unwrap().test)
     }
 
     #[test]
@@ -242,11 +230,13 @@ mod tests {
 
     #[test]
     fn weights_survive_the_file() {
-        let parameters = Parameters::random(8, &mut digits::Random::new(3));
+        let mut random = digits::Random::new(3);
+        let shape = Shape::reader(8, BATCH);
+        let parameters = Parameters::random(&shape, || random.uniform()).unwrap();
         let path = std::env::temp_dir().join(format!("lenet-{}.safetensors", std::process::id()));
-        parameters.save(&path).unwrap();
-        let loaded = Parameters::load(&path, 8).unwrap();
+        file::save(&parameters, &path).unwrap();
+        let loaded = file::load(&path, &shape).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(parameters.fingerprint(), loaded.fingerprint());
+        assert_eq!(file::fingerprint(&parameters), file::fingerprint(&loaded));
     }
 }

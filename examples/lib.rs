@@ -1,1 +1,3 @@
-//! examples
+//! What the examples and the benchmark of training share.
+
+pub mod network;

@@ -19,6 +19,7 @@
 //! - [`NamedProblem`] and [`problems`] read oneDNN's benchdnn strings: `"mb1ic64ih56oc64kh3ph1".parse::<Conv2d>()`.
 //!
 //! - [`Pool2d`], [`Linear`], [`Function`], [`Norm`], [`cross_entropy`] are the other layers of a network, forward and backward;
+//!   [`Sgd`] and [`Adam`] take a step with their gradients;
 //!   [`Transposed2d`] enlarges, [`Conv1d`] is a view of signals; [`filters`] are the nine numbers of a first lecture.
 //! - [`guide`] is a course week on all of this, from the first filter to backpropagation, every line running.
 //!
@@ -59,7 +60,7 @@ pub use convolve_core::{
     WeightLayout, WeightStrides, Workspace, backward_bias, definition, phase, problems,
 };
 pub use convolve_im2col::explicit;
-pub use convolve_layers::{Function, Norm, Real, Saved, Statistics, cross_entropy, softmax};
+pub use convolve_layers::{Adam, Function, Norm, Real, Saved, Sgd, Statistics, cross_entropy, softmax};
 pub use convolve_linear::{FullyConnected, Linear, PackedMatrix, WeightOrder};
 pub use convolve_pool::definition as pool_definition;
 pub use convolve_pool::{Pool2d, PoolGeometry, Pooling, Reduction, Ties};

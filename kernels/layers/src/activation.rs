@@ -121,7 +121,35 @@ impl Function {
     ) -> Result<(), Error> {
         same_length("diff_dst", src.len(), diff_dst.len())?;
         same_length("diff_src", src.len(), diff_src.len())?;
-        dispatch!(isa, s => backward(s, self, [src, diff_dst], diff_src, update, par));
+        dispatch!(isa, s => backward(s, self, src, Some(diff_dst), diff_src, update, par));
+        Ok(())
+    }
+
+    /// `diff[i] *= f'(src[i])`: the same in place, where nobody needs the gradient behind the function any more. O(elements).
+    ///
+    /// For ReLU, `src` may be what went in or what came out: either is positive where the other is.
+    ///
+    /// # Errors
+    /// Slices of different lengths.
+    ///
+    /// ```
+    /// # use convolve_core::Par;
+    /// # use convolve_layers::Function;
+    /// # use convolve_simd::Isa;
+    /// let mut diff = [7.0, 7.0];
+    /// Function::Relu.backward_in_place(&[0.0, 2.0], &mut diff, Isa::best(), Par::Seq)?;
+    /// assert_eq!(diff, [0.0, 7.0]);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn backward_in_place(
+        self,
+        src: &[f32],
+        diff: &mut [f32],
+        isa: Isa,
+        par: Par<'_>,
+    ) -> Result<(), Error> {
+        same_length("diff", src.len(), diff.len())?;
+        dispatch!(isa, s => backward(s, self, src, None, diff, Update::Overwrite, par));
         Ok(())
     }
 }
@@ -225,13 +253,15 @@ fn forward<S: Simd>(s: S, function: Function, src: &[f32], dst: &mut [f32], par:
 fn backward<S: Simd>(
     s: S,
     function: Function,
-    [src, diff_dst]: [&[f32]; 2],
+    src: &[f32],
+    diff_dst: Option<&[f32]>,
     diff_src: &mut [f32],
     update: Update,
     par: Par<'_>,
 ) {
     let slopes = |to: &mut [f32], from: usize| {
-        let from = [src, diff_dst].map(|slice| &slice[from..][..to.len()]);
+        let part = from..from + to.len();
+        let from = (&src[part.clone()], diff_dst.map(|diff_dst| &diff_dst[part]));
         match function {
             Function::Relu => slopes(s, &Relu, from, to, update),
             Function::Relu6 => slopes(s, &Relu6, from, to, update),
@@ -265,10 +295,23 @@ fn values<S: Simd>(s: S, map: &impl Map, src: &[f32], dst: &mut [f32]) {
     );
 }
 
-fn slopes<S: Simd>(s: S, map: &impl Map, [src, diff_dst]: [&[f32]; 2], to: &mut [f32], update: Update) {
+/// Without `diff_dst`, `to` is both gradients.
+fn slopes<S: Simd>(
+    s: S,
+    map: &impl Map,
+    (src, diff_dst): (&[f32], Option<&[f32]>),
+    to: &mut [f32],
+    update: Update,
+) {
     s.vectorize(
         #[inline(always)]
         |s| {
+            let Some(diff_dst) = diff_dst else {
+                for (src, to) in src.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
+                    s.store_first(s.mul(map.slope(s, s.load_first(src)), s.load_first(to)), to);
+                }
+                return;
+            };
             for ((src, diff), to) in
                 src.chunks(S::LANES).zip(diff_dst.chunks(S::LANES)).zip(to.chunks_mut(S::LANES))
             {

@@ -79,16 +79,26 @@ pub fn cross_entropy(
     }
     diff_src.as_ref().map_or(Ok(()), |diff| length("diff_src", src.len(), classes, diff.len()))?;
     let (mut sum, scale) = (0.0, 1.0 / labels.len().max(1) as f64);
-    let mut row_of = vec![0.0; classes];
+    // The gradient, where it is replaced, holds the probabilities on the way.
+    let own = diff_src.is_none() || update == Update::Accumulate;
+    let mut row_of = vec![0.0; if own { classes } else { 0 }];
     for (i, (src, &label)) in src.chunks_exact(classes).zip(labels).enumerate() {
-        let [total, max] = dispatch!(isa, s => row(s, src, &mut row_of));
-        sum += f64::from(total).ln() + (f64::from(max) - f64::from(src[label]));
-        if let Some(diff) = diff_src.as_deref_mut() {
-            for (k, (to, p)) in diff[i * classes..][..classes].iter_mut().zip(&row_of).enumerate() {
-                let gradient = (p - f32::from(u8::from(k == label))) * scale as f32;
-                *to = if update == Update::Accumulate { *to + gradient } else { gradient };
+        let diff = diff_src.as_deref_mut().map(|diff| &mut diff[i * classes..][..classes]);
+        let gradient = |k: usize, p: f32| (p - f32::from(u8::from(k == label))) * scale as f32;
+        let [total, max] = match diff {
+            Some(diff) if !own => {
+                let sums = dispatch!(isa, s => row(s, src, diff));
+                diff.iter_mut().enumerate().for_each(|(k, p)| *p = gradient(k, *p));
+                sums
             }
-        }
+            diff => {
+                let sums = dispatch!(isa, s => row(s, src, &mut row_of));
+                let added = diff.into_iter().flatten().zip(&row_of).enumerate();
+                added.for_each(|(k, (to, p))| *to += gradient(k, *p));
+                sums
+            }
+        };
+        sum += f64::from(total).ln() + (f64::from(max) - f64::from(src[label]));
     }
     Ok(sum * scale)
 }

@@ -362,24 +362,34 @@ impl Phased for PhaseRunner {
         let taps = rows.count * columns.count;
         let mut g = [[0.0; WIDTH]; MAX_TILE * MAX_TILE];
         let mut u = [[0.0; WIDTH]; MAX_TILE * MAX_TILE];
+        let mut starts = [0; MAX_TILE * MAX_TILE];
         for (group, panel) in (0..self.sides.groups).flat_map(|g| (0..self.panels()).map(move |p| (g, p))) {
+            let mut strides = [0; 2];
+            for (tap, start) in starts[..taps].iter_mut().enumerate() {
+                let k = [rows.k(tap / columns.count), columns.k(tap % columns.count)];
+                (*start, strides) = self.sides.weight(group, k);
+            }
+            let [out_stride, in_stride] = strides;
             for c in 0..depth {
                 for j in (0..nr).step_by(WIDTH) {
                     let first = panel * nr + j;
                     let width = WIDTH.min(nr - j);
                     let valid = self.sides.output.channels.saturating_sub(first).min(width);
-                    for (tap, g) in g[..taps].iter_mut().enumerate() {
-                        let k = [rows.k(tap / columns.count), columns.k(tap % columns.count)];
-                        let (start, [out_stride, in_stride]) = self.sides.weight(group, k);
+                    for (g, start) in g[..taps].iter_mut().zip(&starts) {
                         *g = [0.0; WIDTH];
-                        for lane in 0..valid {
-                            g[lane] = weights[start + (first + lane) * out_stride + c * in_stride].into();
-                        }
+                        let column = weights.get(start + first * out_stride + c * in_stride..);
+                        let column = column.unwrap_or_default().iter().step_by(out_stride).take(valid);
+                        g.iter_mut().zip(column).for_each(|(g, w)| *g = f64::from(*w));
                     }
                     self.transforms.weights(&g[..taps], &mut u[..products]);
                     for (product, u) in u[..products].iter().enumerate() {
                         let at = ((group * products + product) * self.panels() + panel) * depth + c;
-                        packed[at * nr + j..][..width].copy_from_slice(&u[..width]);
+                        let to = &mut packed[at * nr + j..];
+                        // Of a constant length this is a store, else a call.
+                        match to.first_chunk_mut() {
+                            Some(to) if width == WIDTH => *to = *u,
+                            _ => to[..width].copy_from_slice(&u[..width]),
+                        }
                     }
                 }
             }
