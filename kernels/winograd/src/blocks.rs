@@ -1,6 +1,6 @@
 //! How forward and backward-data are cut: candidates from the shape of the problem and the cache sizes, priced in cycles.
 
-use convolve_core::{Caches, LINE, Layout, Problem, Sides, lines};
+use convolve_core::{LINE, Layout, Problem, Sides, lines};
 use convolve_gemm::{Ukernel, ukernels};
 use core::ops::Range;
 
@@ -110,64 +110,73 @@ impl Lens {
 }
 
 impl Blocks {
-    /// Every candidate is priced in cycles with every micro-kernel, and the cheapest wins; how unevenly threads would share its tasks counts
-    /// for a third.
+    /// The cheapest of all cuts with all micro-kernels, priced in cycles; how unevenly threads would share its tasks counts for a third.
     pub(crate) fn new(sides: &Sides, problem: &Problem, shape: &Shape) -> (Box<dyn Ukernel>, Self) {
-        let mut best: Option<(f64, Box<dyn Ukernel>, Self)> = None;
-        for kernel in ukernels(problem.isa) {
-            let priced = Self::candidates(sides, shape, kernel.nr(), problem.caches.l2).into_iter().map(
-                |(blocks, lens)| {
-                    let (cycles, parts) = price(sides, problem, shape, kernel.as_ref(), &blocks, &lens);
-                    (cycles[0] * cycles[1], Self { cycles, parts, ..blocks })
-                },
-            );
-            let cheapest = priced.min_by(|(a, _), (b, _)| a.total_cmp(b));
-            let (cost, blocks) = cheapest.expect("the smallest blocks are a candidate");
-            if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
-                best = Some((cost, kernel, blocks));
-            }
+        let mut best: (f64, Option<(usize, Self)>) = (f64::INFINITY, None);
+        let mut kernels = ukernels(problem.isa);
+        for (i, kernel) in kernels.iter().enumerate() {
+            Self::search(sides, problem, shape, kernel.as_ref(), &mut |cost, blocks| {
+                let better = cost < best.0;
+                if better && let Some(blocks) = blocks {
+                    best = (cost, Some((i, blocks)));
+                }
+                better
+            });
         }
-        let (_, kernel, blocks) = best.expect("an instruction set has micro-kernels");
-        (kernel, blocks)
+        let (i, blocks) = best.1.expect("the smallest blocks are a candidate");
+        (kernels.swap_remove(i), blocks)
     }
 
-    /// All cuts whose lane takes at most 4 MiB, and the smallest in any case.
-    pub(crate) fn candidates(sides: &Sides, shape: &Shape, nr: usize, l2: usize) -> Vec<(Self, Lens)> {
+    /// Visits all cuts whose lane takes at most 4 MiB, and the smallest in any case, each with its price. Before the loop over slices it
+    /// visits a price that none of them beats: if the answer is no, they are left out.
+    pub(crate) fn search(
+        sides: &Sides,
+        problem: &Problem,
+        shape: &Shape,
+        kernel: &dyn Ukernel,
+        visit: &mut impl FnMut(f64, Option<Self>) -> bool,
+    ) {
+        let (nr, l2) = (kernel.nr(), problem.caches.l2);
         let (batch, all, [grid, row]) = (sides.batch.max(1), sides.output.channels, shape.grid);
         let tile_bytes = (shape.products | 1) * odd_lines(sides.input.channels) * size_of::<f32>();
-        let mut candidates = Vec::new();
+        let widths = [1, 2, 4, 8].map(|n| all.div_ceil(n).next_multiple_of(nr).min(all));
         for rows in distinct((1..=16).map(|n| grid.div_ceil(n)).chain([1])) {
             let most = if rows == grid { batch } else { 1 };
             for images in distinct([1, 2, 4, 8, 16, most].map(|n| most.div_ceil(n)).into_iter()) {
                 let count = images * rows * row;
-                for channels in
-                    distinct([1, 2, 4, 8].map(|n| all.div_ceil(n).next_multiple_of(nr).min(all)).into_iter())
-                {
-                    for tiles in
-                        distinct([64, 56, 42, 28, 21, 16, 14].map(|most| longest(count, most)).into_iter())
-                    {
+                let lengths = [64, 56, 42, 28, 21, 16, 14].map(|most| longest(count, most));
+                for channels in distinct(widths.into_iter()) {
+                    // Tasks of all tiles that differ in their channels alone; a V beyond L2 is made again sooner than read.
+                    let together = images * rows == batch * grid && channels < all;
+                    let shared =
+                        together && count <= MAX_TILES && sides.groups == 1 && count * tile_bytes <= l2;
+                    let (cycles, parts) = ([0.0; 3], [0.0; 3]);
+                    let task = Self { images, rows, channels, tiles: 0, slice: nr, shared, cycles, parts };
+                    let price = Price::new(sides, problem, shape, kernel, &task);
+                    for tiles in distinct(lengths.into_iter()) {
+                        let narrow = Self { tiles, ..task };
+                        let block = price.block(tiles);
+                        // No slice is narrower than a panel, and none has less than one: the price grows with both.
+                        let lens = Lens::new(sides, shape, &narrow);
+                        if !visit(price.cost(&block, &lens, 1).0, None) {
+                            continue;
+                        }
                         for slice in distinct(
                             [1, 2, 4, 8, 16].map(|n| channels.div_ceil(n).next_multiple_of(nr)).into_iter(),
                         ) {
-                            // Tasks of all tiles that differ in their channels alone; a V beyond L2 is made again sooner than read.
-                            let together = images * rows == batch * grid && channels < all;
-                            let shared = together
-                                && count <= MAX_TILES
-                                && sides.groups == 1
-                                && count * tile_bytes <= l2;
-                            let (cycles, parts) = ([0.0; 3], [0.0; 3]);
-                            let blocks = Self { images, rows, channels, tiles, slice, shared, cycles, parts };
+                            let blocks = Self { slice, ..narrow };
                             let lens = Lens::new(sides, shape, &blocks);
                             let smallest = images * rows == 1 && tiles <= 14 && slice <= nr;
                             if smallest || lens.total() <= MAX_LANE {
-                                candidates.push((blocks, lens));
+                                let (cost, cycles, parts) =
+                                    price.cost(&block, &lens, channels.div_ceil(slice));
+                                visit(cost, Some(Self { cycles, parts, ..blocks }));
                             }
                         }
                     }
                 }
             }
         }
-        candidates
     }
 }
 
@@ -176,77 +185,122 @@ pub(crate) fn longest(len: usize, most: usize) -> usize {
     len.div_ceil(len.div_ceil(most).max(1))
 }
 
-/// Cycles of all tasks on one core; the factor by which one, two and four threads wait, in the mean; the share of the busiest thread of the
-/// problem. What does not fit twice L2 comes from L3, at some 5 bytes a cycle for weights, which are prefetched, and 16 for what is read again.
-fn price(
-    sides: &Sides,
-    problem: &Problem,
-    shape: &Shape,
-    kernel: &dyn Ukernel,
-    blocks: &Blocks,
-    lens: &Lens,
-) -> ([f64; 3], [f64; 3]) {
-    let Caches { l2, .. } = problem.caches;
-    let near = 2.0 * l2 as f64;
-    let (depth, nr) = (sides.input.channels as f64, kernel.nr());
-    let batch = sides.batch.max(1);
-    let count = blocks.images * blocks.rows * shape.grid[1];
-    let parts = count.div_ceil(blocks.tiles);
-    let tiles = count as f64 / parts as f64;
-    let calls = blocks.tiles.div_ceil(kernel.mr()) as f64;
-    let panels = blocks.channels.div_ceil(nr) as f64;
-    let rows = tiles / calls;
-    let call = depth * kernel.step_cycles(rows) + 60.0 + 3.0 * rows * (nr / LINE) as f64;
-    let gemm = shape.products as f64 * calls * panels * call;
-    let weights = shape.products as f64 * depth * panels * nr as f64 * 4.0;
-    let v = lens.v.iter().product::<usize>() as f64 * 4.0;
-    let m = lens.m.iter().product::<usize>() as f64 * 4.0;
-    let all_panels = sides.output.channels.div_ceil(nr) as f64;
-    let stream = if weights / panels * all_panels + v + m > near { weights / 5.0 } else { 0.0 };
-    let slices = blocks.channels.div_ceil(blocks.slice) as f64;
-    let again = if v + m > near {
-        v * slices + 2.0 * m * slices
-    } else if stream > 0.0 {
-        v * (slices - 1.0)
-    } else {
-        0.0
-    } / 16.0;
-    let lanes = problem.isa.lanes() as f64;
-    let reading =
-        shape.products as f64 * (depth / lanes).ceil() * if stream > 0.0 { 9.0 } else { 6.0 } + 30.0;
-    let writing = shape.products as f64 * (blocks.channels as f64 / lanes).ceil() * 4.5 + 30.0;
-    let block = gemm.max(stream) + 0.35 * stream.min(gemm) + again + tiles * writing;
-    let mut task = block * parts as f64;
-    let mut first = tiles * reading * parts as f64;
-    if sides.layout == Layout::Nchw {
-        let far = if lens.total() as f64 * 4.0 > near { 2.0 } else { 1.0 };
-        let copies = if blocks.shared { blocks.images * blocks.rows } else { 1 };
-        first += far * (lens.input * copies) as f64 * 1.2;
-        task += far * lens.output as f64 * 1.5;
+/// What the tasks of a cut cost, before their tiles are cut into blocks.
+struct Price<'a> {
+    sides: &'a Sides,
+    shape: &'a Shape,
+    kernel: &'a dyn Ukernel,
+    task: &'a Blocks,
+    /// What does not fit twice L2 comes from L3.
+    near: f64,
+    /// Vectors of the input channels.
+    vectors: f64,
+    /// Tiles of a task.
+    count: usize,
+    /// Panels of a task, and of the problem.
+    panels: [f64; 2],
+    /// Cycles that write a tile.
+    writing: f64,
+    /// Tasks; one that has less than its rows counts as less.
+    all: f64,
+    /// The factor by which one, two and four threads wait, in the mean; the share of the busiest thread of the problem.
+    waits: [f64; 2],
+}
+
+/// A block of a task.
+struct Block {
+    /// Blocks of a task.
+    parts: f64,
+    /// Tiles of a block, in the mean.
+    tiles: f64,
+    /// Cycles of its products.
+    gemm: f64,
+}
+
+impl<'a> Price<'a> {
+    fn new(
+        sides: &'a Sides,
+        problem: &Problem,
+        shape: &'a Shape,
+        kernel: &'a dyn Ukernel,
+        task: &'a Blocks,
+    ) -> Self {
+        let (lanes, nr) = (problem.isa.lanes(), kernel.nr());
+        let [last, full] = [shape.grid[0] % task.rows, shape.grid[0] / task.rows];
+        let channel_tasks = sides.groups * sides.output.channels.div_ceil(task.channels);
+        let units = sides.batch.max(1).div_ceil(task.images) * channel_tasks;
+        let tasks = (full + usize::from(last > 0)) * units;
+        let wait = |threads: usize| {
+            if tasks >= 32 { 1.0 } else { (tasks.div_ceil(threads) * threads) as f64 / tasks as f64 }
+        };
+        Self {
+            sides,
+            shape,
+            kernel,
+            task,
+            near: 2.0 * problem.caches.l2 as f64,
+            vectors: sides.input.channels.div_ceil(lanes) as f64,
+            count: task.images * task.rows * shape.grid[1],
+            panels: [task.channels, sides.output.channels].map(|channels| channels.div_ceil(nr) as f64),
+            writing: (shape.products * task.channels.div_ceil(lanes)) as f64 * 4.5 + 30.0,
+            all: (full as f64 + last as f64 / task.rows as f64) * units as f64,
+            waits: [(4.0 + wait(2) + wait(4)) / 6.0, wait(problem.threads) / problem.threads as f64],
+        }
     }
-    // Once for all tasks, or for each.
-    let once = if blocks.shared { first + 500.0 * (blocks.images * blocks.rows) as f64 } else { 0.0 };
-    if !blocks.shared {
-        task += first;
+
+    fn block(&self, most: usize) -> Block {
+        let parts = self.count.div_ceil(most);
+        let tiles = self.count as f64 / parts as f64;
+        let calls = most.div_ceil(self.kernel.mr()) as f64;
+        let rows = tiles / calls;
+        let call = self.sides.input.channels as f64 * self.kernel.step_cycles(rows)
+            + 60.0
+            + 3.0 * rows * (self.kernel.nr() / LINE) as f64;
+        Block { parts: parts as f64, tiles, gemm: self.shape.products as f64 * calls * self.panels[0] * call }
     }
-    let last = shape.grid[0] % blocks.rows;
-    let full = shape.grid[0] / blocks.rows;
-    let channel_tasks = sides.groups * sides.output.channels.div_ceil(blocks.channels);
-    let units = batch.div_ceil(blocks.images) * channel_tasks;
-    let all = (full as f64 + last as f64 / blocks.rows as f64) * units as f64;
-    let tasks = (full + usize::from(last > 0)) * units;
-    let wait = |threads: usize| {
-        if tasks >= 32 { 1.0 } else { (tasks.div_ceil(threads) * threads) as f64 / tasks as f64 }
-    };
-    let compute = (gemm + tiles * writing) * parts as f64 * all
-        + if blocks.shared { once } else { tiles * reading * parts as f64 * all };
-    let stages = [compute, task * all + once - compute, 1000.0 * all];
-    let cycles = [
-        (task + 1000.0) * all + once,
-        (4.0 + wait(2) + wait(4)) / 6.0,
-        wait(problem.threads) / problem.threads as f64,
-    ];
-    (cycles, stages)
+
+    /// What is compared; cycles of all tasks on one core, and the two of `waits`; the parts of the first. What does not fit twice L2 comes
+    /// from L3, at some 5 bytes a cycle for weights, which are prefetched, and 16 for what is read again. Grows with `lens` and `slices`.
+    fn cost(&self, block: &Block, lens: &Lens, slices: usize) -> (f64, [f64; 3], [f64; 3]) {
+        let &Block { parts, tiles, gemm } = block;
+        let &Self { sides, shape, task, near, writing, all, waits, .. } = self;
+        let products = shape.products as f64;
+        // Of all weights, and those of a task.
+        let panel = products * (sides.input.channels * self.kernel.nr()) as f64 * 4.0;
+        let [weights, all_weights] = self.panels.map(|panels| panel * panels);
+        let [v, m] = [lens.v, lens.m].map(|extent| extent.iter().product::<usize>() as f64 * 4.0);
+        let stream = if all_weights + v + m > near { weights / 5.0 } else { 0.0 };
+        let slices = slices as f64;
+        let again = if v + m > near {
+            v * slices + 2.0 * m * slices
+        } else if stream > 0.0 {
+            v * (slices - 1.0)
+        } else {
+            0.0
+        } / 16.0;
+        let reading = products * self.vectors * if stream > 0.0 { 9.0 } else { 6.0 } + 30.0;
+        let mut cycles = (gemm.max(stream) + 0.35 * stream.min(gemm) + again + tiles * writing) * parts;
+        let mut first = tiles * reading * parts;
+        if sides.layout == Layout::Nchw {
+            let far = if lens.total() as f64 * 4.0 > near { 2.0 } else { 1.0 };
+            let copies = if task.shared { task.images * task.rows } else { 1 };
+            first += far * (lens.input * copies) as f64 * 1.2;
+            cycles += far * lens.output as f64 * 1.5;
+        }
+        // Once for all tasks, or for each.
+        let once = if task.shared { first + 500.0 * (task.images * task.rows) as f64 } else { 0.0 };
+        if !task.shared {
+            cycles += first;
+        }
+        let compute = (gemm + tiles * writing) * parts * all
+            + if task.shared { once } else { tiles * reading * parts * all };
+        let total = (cycles + 1000.0) * all + once;
+        (
+            total * waits[0],
+            [total, waits[0], waits[1]],
+            [compute, cycles * all + once - compute, 1000.0 * all],
+        )
+    }
 }
 
 /// Without repetitions, in order.

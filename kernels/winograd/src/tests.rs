@@ -1,7 +1,7 @@
 //! Every output against f64, within a bound of its own: the *shadow*, the same algorithm on absolute values with the absolute values of its
 //! matrices. What the transforms amplify is in it, so it neither hides a lost tap nor calls honest rounding a fault.
 
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, Shape};
 use crate::matrices::{Parts, points};
 use crate::{ALL, F2X3, F4X3, Winograd};
 use convolve_core::{
@@ -9,6 +9,7 @@ use convolve_core::{
     Conv2d, Direction, Epilogue, Execute, Forward, ForwardArgs, Geometry, Layout, Machine, Par, Problem,
     Sides, Update, definition,
 };
+use convolve_gemm::{Ukernel, ukernels};
 use convolve_simd::Isa;
 
 const U: f64 = 1.0 / (1 << 24) as f64;
@@ -289,6 +290,16 @@ fn nan_and_infinity_stay_inside_the_touched_tiles() {
     }
 }
 
+/// Every cut with its price; none is left out.
+fn all_cuts(sides: &Sides, shape: &Shape, problem: &Problem, kernel: &dyn Ukernel) -> Vec<(f64, Blocks)> {
+    let mut cuts = Vec::new();
+    Blocks::search(sides, problem, shape, kernel, &mut |cost, blocks| {
+        cuts.extend(blocks.map(|blocks| (cost, blocks)));
+        true
+    });
+    cuts
+}
+
 /// A cut decides where numbers are computed and never which: also where V is made once for tasks that differ in their channels.
 #[test]
 fn no_cut_changes_a_bit() {
@@ -300,12 +311,11 @@ fn no_cut_changes_a_bit() {
         let [src, weights] = lens(&geometry, 0).map(|len| random.reals(len));
         let expected = run(&F4X3, &problem, 0, &src, &weights);
         let mut runner = F4X3.phases(&problem, Direction::Forward).unwrap();
-        let candidates =
-            Blocks::candidates(&runner.sides, &runner.shape, runner.kernel.nr(), problem.caches.l2);
+        let candidates = all_cuts(&runner.sides, &runner.shape, &problem, runner.kernel.as_ref());
         assert!(
-            [false, true].iter().all(|shared| candidates.iter().any(|(blocks, _)| blocks.shared == *shared))
+            [false, true].iter().all(|shared| candidates.iter().any(|(_, blocks)| blocks.shared == *shared))
         );
-        for (blocks, _) in candidates {
+        for (_, blocks) in candidates {
             runner.blocks = blocks;
             let executor: &dyn Execute<Forward> = &runner;
             let mut packed = vec![f32::NAN; executor.packed_len()];
@@ -345,4 +355,40 @@ fn a_lane_takes_at_most_four_mebibytes() {
             }
         }
     }
+}
+
+/// Left out is only what costs no less.
+#[test]
+fn no_cut_that_is_left_out_is_better() {
+    for (name, conv) in problem_files() {
+        for layout in Layout::ALL {
+            let Ok(geometry) = conv.layout(layout).geometry() else { continue };
+            for threads in [1, 4] {
+                let problem = Problem { threads, ..problem(geometry, Isa::best()) };
+                for winograd in ALL {
+                    let Ok(runner) = winograd.phases(&problem, Direction::Forward) else { continue };
+                    let kernels = ukernels(problem.isa);
+                    let all = kernels
+                        .iter()
+                        .flat_map(|kernel| all_cuts(&runner.sides, &runner.shape, &problem, kernel.as_ref()));
+                    let least = all.map(|(cost, _)| cost).min_by(f64::total_cmp).unwrap();
+                    let [total, wait, _] = runner.blocks.cycles;
+                    assert_eq!(total * wait, least, "{name} {layout} {}: {:?}", winograd.name, runner.blocks);
+                }
+            }
+        }
+    }
+}
+
+/// The convolutions of the problem files.
+fn problem_files() -> Vec<(String, Conv2d)> {
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testkit/problems")).unwrap();
+    let mut convs = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        convs.extend(
+            convolve_core::problems(&text).flat_map(|(_, p)| p).map(|p| (p.conv.to_string(), p.conv)),
+        );
+    }
+    convs
 }
