@@ -74,6 +74,29 @@ pub struct Problem {
     pub machine: Machine,
 }
 
+impl Problem {
+    /// The last cache, in shares of one thread.
+    const SHARES: usize = 8;
+
+    /// Whether `src` and `dst` together do not fit the last cache of the machine: then it pays to ask for them before they are used.
+    ///
+    /// ```
+    /// use convolve_core::{Accuracy, Caches, Conv2d, Machine, Problem};
+    /// let (isa, machine) = (convolve_simd::Isa::best(), Machine::native());
+    /// let problem = |batch| {
+    ///     let geometry = Conv2d::new(64, 64, 3).batch(batch).input(56).geometry()?;
+    ///     let caches = Caches::default();
+    ///     Ok(Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches, machine })
+    /// };
+    /// assert!(!problem(1)?.streams() && problem(10_000)?.streams());
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn streams(&self) -> bool {
+        let floats = self.geometry.src_len().saturating_add(self.geometry.dst_len());
+        floats.saturating_mul(size_of::<f32>()) > self.machine.caches.l3.saturating_mul(Self::SHARES)
+    }
+}
+
 /// Why an algorithm does not serve a problem: a sentence.
 ///
 /// ```

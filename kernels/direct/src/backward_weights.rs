@@ -373,8 +373,12 @@ impl Runner {
         let [oc_tasks, ic_tasks] = tasks.map(|(len, block)| len.div_ceil(block) as f64);
         let copied = if self.copies() { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
         let times = panels * tiles * (geometry.taps() * conv.groups) as f64;
-        let memory =
-            geometry.src_len() as f64 * oc_tasks * 0.4 + copied + geometry.weights_len() as f64 * 3.0;
+        // Nothing is asked for here: what comes from memory is waited for.
+        let far = if problem.streams() { 1.2 } else { 0.0 };
+        let memory = geometry.src_len() as f64 * oc_tasks * (0.4 + far)
+            + geometry.dst_len() as f64 * ic_tasks * far
+            + copied
+            + geometry.weights_len() as f64 * 3.0;
         let parts = [steps * times, memory, begun * times, 0.0];
         let parallel = problem.threads.min(self.blocks.cuts.boxes(geometry) * self.blocks.cuts.parts) as f64;
         let ns = parts.iter().sum::<f64>() / 3.5 / parallel;

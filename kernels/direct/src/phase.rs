@@ -34,6 +34,8 @@ pub(crate) struct PhaseRunner {
     blocks: Blocks,
     kernel: Box<dyn Ukernel>,
     threads: usize,
+    /// Whether operands come from memory.
+    far: bool,
 }
 
 /// One box of the output: what one thread computes at a time.
@@ -69,7 +71,7 @@ impl PhaseRunner {
         let taps = sides.phases.iter().map(Phase::taps).max().unwrap_or(0);
         let kernel = ukernel(problem.isa, [sides.output.channels, taps * sides.input.channels]);
         let blocks = Blocks::new(&sides, problem, kernel.as_ref());
-        Self { sides, blocks, kernel, threads: problem.threads }
+        Self { sides, blocks, kernel, threads: problem.threads, far: problem.streams() }
     }
 
     /// Steps of one tap: input channels of an output channel.
@@ -344,8 +346,9 @@ impl PhaseRunner {
                     to: &to[..size],
                     column: column + panel * nr,
                     columns: channels.len(),
-                    // With one tap the line of each step goes to the next pixels; with several the outputs are what is far.
-                    fetch: self.sides.layout == Layout::Nhwc && walk.count != [1, 1],
+                    // With one tap the line of each step goes to the next pixels; with several the outputs are what is far. (One tap, 16
+                    // images of 56x56, 256 -> 64 channels: 73 -> 87 % of the peak; in a cache up to 2 % slower.)
+                    fetch: self.sides.layout == Layout::Nhwc && (walk.count != [1, 1] || self.far),
                     ahead: wanted,
                     ahead_pitch: LINE,
                 };

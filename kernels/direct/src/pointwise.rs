@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! for each task: some output channels of one group, some panels of NR pixels of one image   (parallel; a box of the output)
-//!     copy the pixels to panels [ic][NR]                                                     (rows of planes as they are: no transpose)
-//!     for each tile of MR output channels, for each panel: one call                          (weights are the broadcast operand)
+//!     for each block of panels that stays in L2
+//!         copy its pixels to panels [ic][NR]                                                 (rows of planes as they are: no transpose)
+//!         for each tile of MR output channels, for each panel: one call                      (weights are the broadcast operand)
 //! ```
 //!
 //! Forward and backward-data alike, where the stride is 1: then there is one phase, of one tap. `direct` transposes the image and the result
@@ -11,7 +12,7 @@
 
 use crate::phase::MAX_MR;
 use convolve_core::{
-    Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, Layout, Par,
+    Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, LINE, Layout, Par,
     Phased, Problem, Sides, Stages, Unsupported, Update, lines,
 };
 use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernels};
@@ -57,6 +58,12 @@ struct Runner {
     kernel: Box<dyn Ukernel>,
     /// Output channels of a tile: as even as can be.
     tile: usize,
+    /// The narrowest micro-kernel, for the last pixels.
+    narrow: Box<dyn Ukernel>,
+    /// Pixels that are copied at a time, in whole panels.
+    block: usize,
+    /// Whether operands come from memory.
+    far: bool,
     /// Pixels of a task, in whole panels, and its output channels.
     pixels: usize,
     channels: usize,
@@ -98,20 +105,27 @@ impl Runner {
             kernels.min_by(|a, b| cost(a.as_ref()).total_cmp(&cost(b.as_ref()))).expect("there are kernels");
         let nr = kernel.nr();
         let tile = outputs.div_ceil(outputs.div_ceil(kernel.mr()));
-        // The panels of a task take at most a quarter of L2, so that all tiles find them there.
-        let most = (problem.caches.l2 / 4 / size_of::<f32>() / depth / nr).max(1);
+        // The panels of a block take at most a quarter of L2, so that all tiles find them there.
+        let panel = depth.max(1) * nr * size_of::<f32>();
+        let block = (problem.caches.l2 / 4 / panel).max(1);
         let panels = all.div_ceil(nr);
         let tasks = if problem.geometry.macs() < MACS { 1 } else { TASKS };
         let shares = tasks.div_ceil(sides.batch.max(1) * sides.groups);
-        let cuts = panels.div_ceil(most).max(shares.min(panels.div_ceil(4))).max(1);
-        let pixels = panels.div_ceil(cuts) * nr;
-        let splits =
-            shares.div_ceil(all.div_ceil(pixels.max(1)).max(1)).min(outputs.div_ceil(4 * tile)).max(1);
+        let pixels = panels.div_ceil(shares.min(panels.div_ceil(4)).max(1)).max(1);
+        let splits = shares.div_ceil(panels.div_ceil(pixels).max(1)).min(outputs.div_ceil(4 * tile)).max(1);
         let channels = outputs.div_ceil(splits).next_multiple_of(tile).min(outputs);
+        let blocks = pixels.div_ceil(block);
+        let block = pixels.div_ceil(blocks) * nr;
+        let pixels = pixels * nr;
+        let narrow = ukernels(problem.isa).pop().expect("there are kernels");
+        let far = problem.streams();
         Ok(Self {
             sides,
             kernel,
             tile,
+            narrow,
+            block,
+            far,
             pixels: pixels.clamp(1, all.max(1)),
             channels,
             threads: problem.threads,
@@ -119,12 +133,17 @@ impl Runner {
     }
 
     fn lane_len(&self) -> usize {
-        lines(self.sides.input.channels * self.pixels.next_multiple_of(self.kernel.nr()))
+        lines(self.sides.input.channels * self.block)
     }
 
     /// Floats of the weights of a tile.
     fn tile_len(&self) -> usize {
         self.sides.input.channels * self.tile
+    }
+
+    /// The micro-kernel for a panel of `columns` pixels.
+    fn kernel(&self, columns: usize) -> &dyn Ukernel {
+        if columns <= self.narrow.nr() { self.narrow.as_ref() } else { self.kernel.as_ref() }
     }
 
     fn tiles(&self) -> usize {
@@ -141,41 +160,60 @@ impl Runner {
         piece: &mut BlockMut<'_, f32>,
         panels: &mut [f32],
     ) {
-        let (kernel, depth) = (self.kernel.as_ref(), self.sides.input.channels);
-        let (nr, outputs) = (kernel.nr(), self.sides.output.channels);
+        let depth = self.sides.input.channels;
+        let (nr, outputs) = (self.kernel.nr(), self.sides.output.channels);
         let (from, to) = (self.sides.input.strides, self.sides.output.strides);
         let group = channels.start / outputs;
         let input = &task.input[image * from.image + group * depth * from.channel..];
-        kernel.copy(&input[pixels.start..], from.channel, [depth, pixels.len()], panels);
         let within = channels.start % outputs..channels.start % outputs + channels.len();
-        for tile in within.start / self.tile..within.end.div_ceil(self.tile) {
-            let first = tile * self.tile;
-            let rows = self.tile.min(within.end - first);
-            let weights = &task.packed[(group * self.tiles() + tile) * self.tile_len()..];
-            let mut at = [[0; 2]; MAX_MR];
-            (0..rows).for_each(|m| at[m] = [0, first - within.start + m]);
-            let bias = task.finish.epilogue.bias.map(|bias| &bias[group * outputs + first..][..rows]);
-            for (column, panel) in (0..pixels.len()).step_by(nr).zip(panels.chunks_exact(depth * nr)) {
-                let call = Call {
-                    lhs: weights,
-                    at: Lhs::Columns { start: 0, rows, pitch: self.tile },
-                    rhs: panel,
-                    pitch: nr,
-                    walk: Walk::run(depth),
-                    init: match (task.finish.update, bias) {
-                        (Update::Accumulate, _) => Init::Dst,
-                        (_, Some(bias)) => Init::Rows(bias),
-                        _ => Init::Zero,
-                    },
-                    clamp: task.finish.epilogue.early_clamp(),
-                    to: &at[..rows],
-                    column,
-                    columns: nr.min(pixels.len() - column),
-                    fetch: false,
-                    ahead: &[],
-                    ahead_pitch: 0,
-                };
-                kernel.run(&call, piece);
+        let tiles = within.start / self.tile..within.end.div_ceil(self.tile);
+        for block in pixels.clone().step_by(self.block) {
+            let block = block..pixels.end.min(block + self.block);
+            let rest = block.len() % nr;
+            let narrow = if rest <= self.narrow.nr() { rest } else { 0 };
+            let whole = block.len() - narrow;
+            self.kernel.copy(&input[block.start..], from.channel, [depth, whole], panels);
+            if narrow > 0 {
+                let (input, panel) = (&input[block.start + whole..], &mut panels[depth * whole..]);
+                self.narrow.copy(input, from.channel, [depth, narrow], panel);
+            }
+            for (index, tile) in tiles.clone().enumerate() {
+                let first = tile * self.tile;
+                let rows = self.tile.min(within.end - first);
+                let weights = &task.packed[(group * self.tiles() + tile) * self.tile_len()..];
+                let mut at = [[0; 2]; MAX_MR];
+                (0..rows).for_each(|m| at[m] = [0, first - within.start + m]);
+                let bias = task.finish.epilogue.bias.map(|bias| &bias[group * outputs + first..][..rows]);
+                for (column, panel) in block.clone().step_by(nr).zip(panels.chunks_exact(depth * nr)) {
+                    let columns = nr.min(block.end - column);
+                    let kernel = self.kernel(columns);
+                    // A line of this panel's place in the next block, of every channel: the first tile asks for the first, and so on.
+                    let next = column + self.block + index * LINE;
+                    let (ahead, ahead_pitch) = match self.far && index * LINE < nr && next < pixels.end {
+                        true => (&input[next..], from.channel),
+                        false => (&[][..], 0),
+                    };
+                    let call = Call {
+                        lhs: weights,
+                        at: Lhs::Columns { start: 0, rows, pitch: self.tile },
+                        rhs: panel,
+                        pitch: kernel.nr(),
+                        walk: Walk::run(depth),
+                        init: match (task.finish.update, bias) {
+                            (Update::Accumulate, _) => Init::Dst,
+                            (_, Some(bias)) => Init::Rows(bias),
+                            _ => Init::Zero,
+                        },
+                        clamp: task.finish.epilogue.early_clamp(),
+                        to: &at[..rows],
+                        column: column - pixels.start,
+                        columns,
+                        fetch: self.far,
+                        ahead,
+                        ahead_pitch,
+                    };
+                    kernel.run(&call, piece);
+                }
             }
         }
         if task.finish.epilogue.late() {

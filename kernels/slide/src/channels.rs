@@ -32,8 +32,6 @@ const FANNED: usize = 1 << 16;
 /// Positions ahead that a sweep asks for, where both operands together do not fit the last cache. Measured on Zen 5, 16 images of 56x56 with 144
 /// channels: 4.9 ms without, 3.6 with 3 or 4, 4.4 with 8; in a cache it costs 1 to 5 %.
 const AHEAD: usize = 3;
-/// The last cache, in shares of one thread.
-const SHARES: usize = 8;
 
 /// What the lanes of a vector of output channels read: input channel `j` of their own group, for each `j`.
 pub(crate) struct Fan {
@@ -159,8 +157,7 @@ impl Channels {
             return Err(Unsupported("the rows of a window do not fit a second-level cache"));
         }
         let reach = if fan.is_some() { reach(block) } else { 0 };
-        let bytes = size_of::<f32>().saturating_mul(geometry.src_len().saturating_add(geometry.dst_len()));
-        let far = fan.is_none() && bytes > problem.machine.caches.l3.saturating_mul(SHARES);
+        let far = fan.is_none() && problem.streams();
         let (ahead, threads) = (if far { AHEAD } else { 0 }, problem.threads);
         Ok(Self { sides, sweeper, windows, outputs, fan, rows, block, reach, ahead, threads })
     }
