@@ -422,16 +422,22 @@ fn deliver(
 ) {
     let (oc, ic) = (task.oc.len(), task.ic.len());
     let panels = ic.div_ceil(nr);
+    let start = |tap: usize, panel: usize, o: usize| ((tap * panels + panel) * oc + o) * nr;
+    if layout == WeightLayout::Oihw && update == Update::Overwrite && taps > 1 {
+        // A row of the gradient is written from its first float to its last.
+        for (o, (panel, first)) in
+            (0..oc).flat_map(|o| (0..ic).step_by(nr).enumerate().map(move |at| (o, at)))
+        {
+            let valid = nr.min(ic - first);
+            let to = &mut piece.row(o, 0)[first * taps..][..valid * taps];
+            transpose.transpose([taps, valid], &sums[start(0, panel, o)..], panels * oc * nr, to, taps);
+        }
+        return;
+    }
     for (panel, first) in (0..ic).step_by(nr).enumerate() {
         let valid = nr.min(ic - first);
-        let start = |tap: usize, o: usize| ((tap * panels + panel) * oc + o) * nr;
+        let start = |tap: usize, o: usize| start(tap, panel, o);
         match (layout, update) {
-            (WeightLayout::Oihw, Update::Overwrite) if taps > 1 => {
-                for o in 0..oc {
-                    let to = &mut piece.row(o, 0)[first * taps..][..valid * taps];
-                    transpose.transpose([taps, valid], &sums[start(0, o)..], panels * oc * nr, to, taps);
-                }
-            }
             (WeightLayout::Oihw, Update::Accumulate) if taps > 1 => {
                 for (o, tap) in (0..oc).flat_map(|o| (0..taps).map(move |tap| (o, tap))) {
                     let to = piece.row(o, 0)[first * taps + tap..].iter_mut().step_by(taps);

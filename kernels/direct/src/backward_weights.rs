@@ -378,7 +378,7 @@ impl Runner {
         let memory = geometry.src_len() as f64 * oc_tasks * (0.4 + far)
             + geometry.dst_len() as f64 * ic_tasks * far
             + copied
-            + geometry.weights_len() as f64 * 3.0;
+            + geometry.weights_len() as f64 * 1.5;
         let parts = [steps * times, memory, begun * times, 0.0];
         let parallel = problem.threads.min(self.blocks.cuts.boxes(geometry) * self.blocks.cuts.parts) as f64;
         let ns = parts.iter().sum::<f64>() / 3.5 / parallel;

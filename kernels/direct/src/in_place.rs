@@ -202,7 +202,8 @@ impl InPlace {
             task.left.get(start + task.rows.start * left.channel..).unwrap_or_default(),
             task.right.get(chunk.start(&right) + task.columns.start * right.channel..).unwrap_or_default(),
         ];
-        let (channels, pixels) = ([task.rows.len(), task.columns.len()], [chunk.pixels() / chunk.images.len(); 2]);
+        let (channels, pixels) =
+            ([task.rows.len(), task.columns.len()], [chunk.pixels() / chunk.images.len(); 2]);
         match self.planes {
             true => Ahead { data, pitch: [left.channel, right.channel], items: channels, len: pixels },
             false => {
@@ -258,7 +259,8 @@ impl InPlace {
                     [rows.start - chunk.outputs[0].start, columns.start - chunk.outputs[1].start];
                 let rhs = &rhs[rows_before * row_len + columns_before * nr..];
                 for tile in 0..tiles {
-                    let (ahead, ahead_pitch) = ahead.map_or((&[][..], 0), |ahead| ahead.share(calls, chunk.pixels()));
+                    let (ahead, ahead_pitch) =
+                        ahead.map_or((&[][..], 0), |ahead| ahead.share(calls, chunk.pixels()));
                     calls += 1;
                     let rows = tile * depth / tiles..(tile + 1) * depth / tiles;
                     let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
