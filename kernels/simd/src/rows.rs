@@ -93,6 +93,76 @@ impl<'a, const N: usize> Rows<'a, N> {
     }
 }
 
+/// `N` rows that are read at `B` places that move together, `len` elements at each: what is the same for all positions is computed before the first.
+///
+/// ```
+/// use convolve_simd::Rows;
+/// let (a, b) = ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]);
+/// // One before and one after: offsets are modulo 2^64.
+/// let rows = Rows::<2>::new(&[&a, &b]);
+/// let places = rows.places([0usize.wrapping_sub(1), 1], 1);
+/// let at = places.at(1);
+/// assert_eq!([at.row(0, 0), at.row(0, 1), at.row(1, 1)], [&[1.0], &[3.0], &[6.0]]);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a, const N: usize, const B: usize> {
+    rows: Rows<'a, N>,
+    offsets: [usize; B],
+    /// The least offset, and how many elements the first place may have before it.
+    least: usize,
+    count: usize,
+    len: usize,
+}
+
+/// Rows at one position. See [`Places::at`].
+#[derive(Clone, Copy, Debug)]
+pub struct PlacesAt<'p, 'a, const N: usize, const B: usize> {
+    places: &'p Places<'a, N, B>,
+    x: usize,
+}
+
+impl<'a, const N: usize> Rows<'a, N> {
+    /// Places at `offsets` from a position, `len` elements each. The offsets, taken as signed numbers, are at most a row apart.
+    #[inline(always)]
+    pub fn places<const B: usize>(&self, offsets: [usize; B], len: usize) -> Places<'a, N, B> {
+        let (mut least, mut most) = (isize::MAX, isize::MIN);
+        for offset in offsets {
+            (least, most) = (least.min(offset as isize), most.max(offset as isize));
+        }
+        let span = if B == 0 { 0 } else { most.abs_diff(least) };
+        let count = self.len.checked_sub(span.saturating_add(len)).map_or(0, |last| last + 1);
+        Places { rows: *self, offsets, least: least as usize, count, len }
+    }
+}
+
+impl<'a, const N: usize, const B: usize> Places<'a, N, B> {
+    /// The places at position `x`, modulo 2^64.
+    ///
+    /// # Panics
+    /// When they are not all inside.
+    #[inline(always)]
+    pub fn at(&self, x: usize) -> PlacesAt<'_, 'a, N, B> {
+        assert!(x.wrapping_add(self.least) < self.count, "beyond the end of a row");
+        PlacesAt { places: self, x }
+    }
+}
+
+impl<'a, const N: usize, const B: usize> PlacesAt<'_, 'a, N, B> {
+    /// Those of row `i` at place `b`.
+    ///
+    /// # Panics
+    /// When there is no such row or place.
+    #[inline(always)]
+    pub fn row(&self, i: usize, b: usize) -> &'a [f32] {
+        let place = self.x.wrapping_add(self.places.offsets[b]);
+        // SAFETY: `x` plus the least offset is less than `count`, and this offset is at most the span above the least: so `place` plus `len` is at
+        // most the length of the shortest row.
+        let start = unsafe { self.places.rows.starts[i].add(place) };
+        // SAFETY: so these elements lie inside row `i`, which is borrowed for 'a.
+        unsafe { core::slice::from_raw_parts(start, self.places.len) }
+    }
+}
+
 impl<'a, const N: usize> RowsAt<'_, 'a, N> {
     /// Those of row `i`.
     ///

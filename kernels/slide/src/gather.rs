@@ -79,34 +79,62 @@ fn gather<
             acc[b][k] = s.load(&sums[(b * K + k) * S::LANES..]);
         }
     }
+    // What row I of column Q adds.
+    macro_rules! add {
+        ($q:ident, $i:ident, $diff:ident, $row:expr) => {
+            if const { $i < N } {
+                let value = s.in_order(if PART { s.load_first($row) } else { s.load($row) });
+                each!(J in 0 1 2 3 4 5 6 {
+                    let r = const { output_row($i, J, ST) };
+                    if const { J < K && output_row($i, J, ST) < R } {
+                        acc[$q][J] = s.in_order(s.mul_add(value, $diff[r], acc[$q][J]));
+                    }
+                });
+                s.in_order(value);
+            }
+        };
+    }
+    let lanes = if PART { call.lanes } else { S::LANES };
+    let mut offsets = [0; B];
+    for b in 0..B {
+        offsets[b] = columns[b].offset;
+    }
+    let (places, diffs) = (rows.places(offsets, lanes), diffs.places([0], lanes));
+    let inside = inside(call);
     for group in 0..call.groups {
         let start = call.group_steps.map(|step| group * step);
+        let [mut x, mut at] = [0, 1].map(|i| start[i] + call.positions.start * call.steps[i]);
         for position in call.positions.clone() {
-            let at = start[1] + position * call.steps[1];
-            let at = diffs.at(at, if PART { call.lanes } else { S::LANES });
+            let at_diffs = diffs.at(at);
             let mut diff = [s.splat(0.0); R];
             for r in 0..R {
-                diff[r] = s.in_order(if PART { s.load_first(at.row(r)) } else { s.load(at.row(r)) });
+                diff[r] = s.in_order(if PART {
+                    s.load_first(at_diffs.row(r, 0))
+                } else {
+                    s.load(at_diffs.row(r, 0))
+                });
             }
-            let x = start[0] + position * call.steps[0];
-            each!(Q in 0 1 2 3 4 5 {
-                if const { Q < B } && position.wrapping_sub(columns[Q].first) < columns[Q].count {
-                    let x = x.wrapping_add(columns[Q].offset);
-                    let rows = rows.at(x, if PART { call.lanes } else { S::LANES });
-                    each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 {
-                        if const { I < N } {
-                            let value = s.in_order(if PART { s.load_first(rows.row(I)) } else { s.load(rows.row(I)) });
-                            each!(J in 0 1 2 3 4 5 6 {
-                                let r = const { output_row(I, J, ST) };
-                                if const { J < K && output_row(I, J, ST) < R } {
-                                    acc[Q][J] = s.in_order(s.mul_add(value, diff[r], acc[Q][J]));
-                                }
-                            });
-                            s.in_order(value);
+            if !PART && position.wrapping_sub(inside.start) < inside.len() {
+                // Columns in turn: between two additions to a sum lie those to all others.
+                let at = places.at(x);
+                each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 {
+                    each!(Q in 0 1 2 3 4 5 {
+                        if const { Q < B } {
+                            add!(Q, I, diff, at.row(I, Q));
                         }
                     });
-                }
-            });
+                });
+            } else {
+                each!(Q in 0 1 2 3 4 5 {
+                    if const { Q < B } && position.wrapping_sub(columns[Q].first) < columns[Q].count {
+                        let rows = rows.at(x.wrapping_add(columns[Q].offset), lanes);
+                        each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 {
+                            add!(Q, I, diff, rows.row(I));
+                        });
+                    }
+                });
+            }
+            (x, at) = (x.wrapping_add(call.steps[0]), at.wrapping_add(call.steps[1]));
         }
     }
     for b in 0..B {
@@ -114,6 +142,13 @@ fn gather<
             s.store(acc[b][k], &mut sums[(b * K + k) * S::LANES..]);
         }
     }
+}
+
+/// Positions at which all columns lie inside the image: there one check serves them all.
+fn inside(call: &Gather<'_>) -> Range<usize> {
+    let first = call.columns.iter().fold(0, |first, column| first.max(column.first));
+    let end = call.columns.iter().fold(usize::MAX, |end, column| end.min(column.first + column.count));
+    first..end
 }
 
 type Entry<S> = fn(S, &Gather<'_>, &mut [f32]);

@@ -449,24 +449,30 @@ impl Runner {
             self.gatherer.fold(sums);
         }
         let (taps, depth) = (self.geometry.taps(), self.geometry.group_in());
-        let (step, columns) = match self.planes {
+        // Sums of one weight for neighbouring output channels: those of a vector lie side by side.
+        let (width, columns) = match self.planes {
             None => (lanes, self.panel()),
             Some(_) => (1, k * self.columns.len()),
         };
-        for o in 0..channels.len() {
-            let start = match self.planes {
-                None => o / lanes * columns + o % lanes,
-                Some(_) => o * columns,
-            };
+        for (first, sums) in (0..channels.len()).step_by(width).zip(sums.chunks_exact(columns)) {
+            let outputs = first..channels.len().min(first + width);
             for (c, places) in self.places.chunks_exact(taps).enumerate().take(depth) {
                 for (tap, place) in places.iter().enumerate() {
-                    let to = match conv.weight_layout {
-                        WeightLayout::Oihw => &mut piece.row(o, 0)[c * taps + tap],
-                        WeightLayout::Ohwi => &mut piece.row(o, tap)[c],
-                        WeightLayout::Hwio => &mut piece.row(tap, c)[o],
+                    let sums = &sums[place * width..][..outputs.len()];
+                    let put = |to: &mut f32, sum: &f32| {
+                        *to = if update == Update::Accumulate { *to + sum } else { *sum }
                     };
-                    let sum = sums[start + place * step];
-                    *to = if update == Update::Accumulate { *to + sum } else { sum };
+                    if conv.weight_layout == WeightLayout::Hwio {
+                        let to = &mut piece.row(tap, c)[outputs.clone()];
+                        to.iter_mut().zip(sums).for_each(|(to, sum)| put(to, sum));
+                        continue;
+                    }
+                    for (o, sum) in outputs.clone().zip(sums) {
+                        match conv.weight_layout {
+                            WeightLayout::Oihw => put(&mut piece.row(o, 0)[c * taps + tap], sum),
+                            _ => put(&mut piece.row(o, tap)[c], sum),
+                        }
+                    }
                 }
             }
         }
