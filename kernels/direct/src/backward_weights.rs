@@ -346,7 +346,7 @@ impl Runner {
                         to: &to[..channels.len()],
                         column: 0,
                         columns: nr,
-                        fetch: false,
+                        fetch: None,
                         ahead: &[],
                         ahead_pitch: 0,
                     };

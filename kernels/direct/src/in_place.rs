@@ -282,7 +282,7 @@ impl InPlace {
                         to: &to[..rows.len()],
                         column,
                         columns: stored,
-                        fetch: chunk.first,
+                        fetch: chunk.first.then_some(0),
                         ahead,
                         ahead_pitch,
                     };

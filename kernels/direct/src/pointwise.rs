@@ -208,7 +208,7 @@ impl Runner {
                         to: &at[..rows],
                         column: column - pixels.start,
                         columns,
-                        fetch: self.far,
+                        fetch: self.far.then_some(0),
                         ahead,
                         ahead_pitch,
                     };

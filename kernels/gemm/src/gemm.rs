@@ -158,7 +158,7 @@ pub fn product(
                         to: &to[..tile.len()],
                         column: target.column + within,
                         columns: panel.len(),
-                        fetch: false,
+                        fetch: None,
                         ahead: &[],
                         ahead_pitch: 0,
                     };

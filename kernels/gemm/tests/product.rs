@@ -152,7 +152,7 @@ fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
                     to: &to,
                     column: 2,
                     columns,
-                    fetch: false,
+                    fetch: None,
                     ahead: &rhs,
                     ahead_pitch: 16,
                 };

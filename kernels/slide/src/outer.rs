@@ -239,7 +239,7 @@ impl Runner {
                         to: &to[..end - first],
                         column: 0,
                         columns: nr,
-                        fetch: false,
+                        fetch: None,
                         ahead: &[],
                         ahead_pitch: 0,
                     };

@@ -359,7 +359,7 @@ impl GradientRunner {
                         to: &to[..rows.len()],
                         column,
                         columns: nr,
-                        fetch: false,
+                        fetch: None,
                         ahead: &[],
                         ahead_pitch: 0,
                     };

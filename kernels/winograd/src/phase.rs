@@ -338,7 +338,7 @@ impl PhaseRunner {
                         to: &to[rows],
                         column: p * nr,
                         columns: nr,
-                        fetch: false,
+                        fetch: None,
                         ahead,
                         ahead_pitch: LINE,
                     };
