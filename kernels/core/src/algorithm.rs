@@ -83,7 +83,7 @@ impl Problem {
     /// ```
     /// use convolve_core::{Accuracy, Caches, Conv2d, Machine, Problem};
     /// let (isa, machine) = (convolve_simd::Isa::best(), Machine::native());
-    /// let problem = |batch| {
+    /// let problem = |batch| -> Result<Problem, convolve_core::Error> {
     ///     let geometry = Conv2d::new(64, 64, 3).batch(batch).input(56).geometry()?;
     ///     let caches = Caches::default();
     ///     Ok(Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches, machine })
