@@ -42,7 +42,7 @@ layers *ARGS:
 
 # Every algorithm against the definition, over problem files or strings.
 verify *ARGS:
-    cargo run --release --example verify -- {{ARGS}}
+    cargo run --release -p convolve-cli -- verify {{ARGS}}
 
 # ONNX's own cases; fetches them once.
 onnx-conformance:

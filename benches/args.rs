@@ -195,7 +195,34 @@ pub fn problem(text: &str) -> Result<NamedProblem, String> {
     }
 }
 
-fn algorithm(name: &str) -> Result<String, String> {
+/// The problems of a suite, of a file (# begins a comment), or of a string; each with where it stands, or a sentence that says why it is none.
+pub fn list(name: &str) -> Vec<(String, Result<NamedProblem, String>)> {
+    if let Some(suite) = shapes::suite(name) {
+        return suite.into_iter().map(|problem| (problem.to_string(), Ok(problem))).collect();
+    }
+    if !Path::new(name).exists() {
+        let problem = name.parse::<NamedProblem>();
+        let sentence = |error| format!("`{name}` is no file, no suite, and no problem: {error}");
+        return vec![(format!("`{name}`"), problem.map_err(sentence))];
+    }
+    let text = match std::fs::read_to_string(name) {
+        Ok(text) => text,
+        Err(error) => return vec![(format!("`{name}`"), Err(format!("cannot read `{name}`: {error}")))],
+    };
+    convolve::problems(&text)
+        .map(|(line, problem)| {
+            let at = format!("`{name}`, line {line}");
+            let problem = problem.map_err(|error| format!("{at}: {error}"));
+            (at, problem)
+        })
+        .collect()
+}
+
+/// The name of an algorithm of any pass.
+///
+/// # Errors
+/// A sentence with the names that there are.
+pub(crate) fn algorithm(name: &str) -> Result<String, String> {
     let mut known: Vec<_> = AnyPass::ALL.iter().flat_map(|pass| pass.algorithms()).collect();
     known.sort_unstable();
     known.dedup();
@@ -246,6 +273,21 @@ mod tests {
                 layers.iter().all(|layer| layer.conv.geometry().is_ok_and(|geometry| geometry.macs() > 0))
             );
         }
+    }
+
+    #[test]
+    fn a_list_is_a_suite_a_file_or_a_problem() {
+        let problems =
+            |name| list(name).into_iter().map(|(_, problem)| problem).collect::<Result<Vec<_>, _>>();
+        assert_eq!(problems("resnet50").unwrap(), layers("resnet50"));
+        assert_eq!(problems("mb1ic4ih5oc4kh1").unwrap().len(), 1);
+        assert!(problems("lenet99").unwrap_err().contains("no file, no suite, and no problem"));
+        let file = std::env::temp_dir().join(format!("convolve-list-{}", std::process::id()));
+        std::fs::write(&file, "# two\nmb1ic8ih9oc8kh3ph1\n\nic\n").unwrap();
+        let [(at, first), (_, second)] = &list(file.to_str().unwrap())[..] else { panic!("two lines") };
+        assert!(first.is_ok() && at.ends_with(", line 2"), "{at}");
+        assert!(second.as_ref().unwrap_err().contains(", line 4: "), "{second:?}");
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

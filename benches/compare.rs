@@ -50,7 +50,7 @@ pub struct Pair {
     pub label: String,
     /// Median time now over that before.
     pub ratio: f64,
-    /// What the ratio may be off by: in each file the median's distance from the minimum, over the median; both added.
+    /// What the ratio may be off by: what the median may be off by in each file, over itself; both added.
     pub noise: f64,
     /// Enough samples survived in both files. Otherwise the row counts in the mean alone.
     pub steady: bool,
@@ -76,6 +76,8 @@ pub struct Comparison {
     pub pairs: Vec<Pair>,
     /// Rows that only one file has.
     pub left_out: [usize; 2],
+    /// Rows of each file, among those in both, whose problem was tuned.
+    pub tuned: [usize; 2],
     /// As a fraction.
     pub threshold: f64,
 }
@@ -87,7 +89,6 @@ fn best(rows: &[Record]) -> BTreeMap<Key, (f64, f64, &Record)> {
     let mut best: BTreeMap<Key, (f64, f64, &Record)> = BTreeMap::new();
     for row in rows {
         let Some(median) = positive(row.median_s) else { continue };
-        let min = positive(row.min_s).unwrap_or(median).min(median);
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let key = (
             row.problem.clone(),
@@ -98,7 +99,7 @@ fn best(rows: &[Record]) -> BTreeMap<Key, (f64, f64, &Record)> {
             text(&row.accuracy),
             row.algorithm.clone(),
         );
-        let value = (median, (median - min) / median, row);
+        let value = (median, row.noise().unwrap_or(0.0), row);
         let kept = best.entry(key).or_insert(value);
         if median < kept.0 {
             *kept = value;
@@ -113,9 +114,11 @@ fn best(rows: &[Record]) -> BTreeMap<Key, (f64, f64, &Record)> {
 /// Nothing in common.
 pub fn compare(old: &[Record], new: &[Record], threshold: f64) -> Result<Comparison, String> {
     let (before, now) = (best(old), best(new));
-    let mut pairs = Vec::new();
+    let (mut pairs, mut tuned) = (Vec::new(), [0; 2]);
     for (key, &(after, after_noise, row)) in &now {
         let Some(&(median, noise, old)) = before.get(key) else { continue };
+        tuned[0] += usize::from(old.tuned());
+        tuned[1] += usize::from(row.tuned());
         let (threads, isa) = (row.threads(), row.isa.as_deref().unwrap_or("?"));
         pairs.push(Pair {
             label: format!("{} {} {} {isa} x{threads} {}", row.pass, row.layout, row.title(), row.algorithm),
@@ -131,7 +134,7 @@ pub fn compare(old: &[Record], new: &[Record], threshold: f64) -> Result<Compari
     }
     pairs.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
     let left_out = [before.len() - pairs.len(), now.len() - pairs.len()];
-    Ok(Comparison { pairs, left_out, threshold })
+    Ok(Comparison { pairs, left_out, tuned, threshold })
 }
 
 /// Half the width of a bar, in characters, and the factor that it stands for.
@@ -205,6 +208,13 @@ impl Comparison {
                 "{restless} rows are restless: nearly all their samples were beside a slow probe. They count in the mean alone."
             );
         }
+        if self.tuned[0] != self.tuned[1] {
+            let [old, new] = self.tuned;
+            let _ = writeln!(
+                out,
+                "Tuned: {old} rows in the old file, {new} in the new one. That decides which algorithm is chosen, not how long one takes."
+            );
+        }
         if self.left_out != [0, 0] {
             let [old, new] = self.left_out;
             let _ = writeln!(out, "Left out: {old} rows that only the old file has, {new} of the new one.");
@@ -224,6 +234,7 @@ impl Comparison {
             "rows": self.pairs.iter().map(row).collect::<Vec<_>>(),
             "mean": row(&self.mean()),
             "threshold": self.threshold,
+            "tuned": { "old": self.tuned[0], "new": self.tuned[1] },
             "left_out": { "old": self.left_out[0], "new": self.left_out[1] },
             "fails": self.fails(),
         })
@@ -293,6 +304,22 @@ mod tests {
         new[7].median_s = Some(3.0);
         assert!(!compare(&many(1.0), &new, 0.05).unwrap().fails(), "one outlier");
         assert!(compare(&many(1.0), &many(1.1), 0.05).unwrap().fails(), "all of them");
+    }
+
+    #[test]
+    fn the_spread_of_the_samples_is_the_noise() {
+        let row = |seconds, spread| Record { spread: Some(spread), ..record("a", seconds, seconds) };
+        let noise = |spread| compare(&[row(1.0, spread)], &[row(1.2, spread)], 0.05).unwrap();
+        assert!(noise(0.01).fails() && !noise(0.15).fails());
+        assert!((noise(0.15).pairs[0].noise - 0.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn it_says_which_file_was_tuned() {
+        let tuned = [Record { tuned: Some(true), ..record("a", 1.0, 1.0) }];
+        let text = compare(&[record("a", 1.0, 1.0)], &tuned, 0.05).unwrap().text();
+        assert!(text.contains("Tuned: 0 rows in the old file, 1 in the new one."), "{text}");
+        assert!(!compare(&tuned, &tuned, 0.05).unwrap().text().contains("Tuned"));
     }
 
     #[test]

@@ -15,3 +15,4 @@ pub mod sample;
 pub mod session;
 pub mod summary;
 pub mod table;
+pub mod verify;

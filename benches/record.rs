@@ -24,8 +24,10 @@ pub struct Record {
     pub accuracy: Option<String>,
     pub algorithm: String,
     pub chosen: bool,
+    pub tuned: Option<bool>,
     pub median_s: Option<f64>,
     pub min_s: Option<f64>,
+    pub spread: Option<f64>,
     pub gflops: Option<f64>,
     pub peak_fraction: Option<f64>,
     pub regret: Option<f64>,
@@ -61,6 +63,18 @@ impl Record {
     /// Whether the row says that nearly all its samples were slow.
     pub fn unsteady(&self) -> bool {
         self.steady == Some(false)
+    }
+
+    /// Whether the planner chose by what it had timed; rows that do not say were planned by estimates.
+    pub fn tuned(&self) -> bool {
+        self.tuned == Some(true)
+    }
+
+    /// What the median may be off by, over itself: the spread of its samples, or its distance from the minimum where the row does not say.
+    pub fn noise(&self) -> Option<f64> {
+        let median = positive(self.median_s)?;
+        let spread = finite(self.spread).filter(|spread| *spread >= 0.0);
+        Some(spread.unwrap_or_else(|| 1.0 - positive(self.min_s).unwrap_or(median).min(median) / median))
     }
 
     /// The suite: what stands before the colon of the name.
@@ -145,6 +159,15 @@ pub(crate) mod tests {
         let read = parse(&format!("{text}\n\n{text}\n")).unwrap();
         assert_eq!(read, [Record::from(&written), Record::from(&written)]);
         assert_eq!((read[0].median_s, read[0].gflops, read[0].threads()), (Some(0.5), None, 2));
+    }
+
+    #[test]
+    fn rows_of_older_programs_can_be_read() {
+        let old = "{\"problem\":\"ic1ih1oc1kh1\",\"algorithm\":\"direct\",\"chosen\":true,\"median_s\":0.5,\"min_s\":0.4,\
+                   \"samples\":7,\"slow\":1,\"steady\":false,\"a key of the future\":[1]}";
+        let row = &parse(old).unwrap()[0];
+        assert_eq!((row.tuned, row.tuned(), row.spread, row.unsteady()), (None, false, None, true));
+        assert!((row.noise().unwrap() - 0.2).abs() < 1e-12, "from the minimum, as the spread is not there");
     }
 
     #[test]

@@ -154,6 +154,7 @@ fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> 
         rows.push(Row {
             workspace_bytes,
             error,
+            tuned: session.args.tuned,
             predicted_s: Some(estimate.ns * 1e-9),
             ..session.row(problem, pass, verdict.algorithm, verdict.chosen)
         });

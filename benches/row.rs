@@ -27,10 +27,14 @@ pub struct Row {
     pub algorithm: &'static str,
     /// Whether the planner takes it when it has the choice.
     pub chosen: bool,
+    /// Whether the planner chose by what it had timed, not by estimates.
+    pub tuned: bool,
     /// Median time of a run in seconds.
     pub median_s: f64,
     /// Least time of a run in seconds.
     pub min_s: f64,
+    /// Of the samples used: from the first to the third quartile, over the median.
+    pub spread: f64,
     /// 1e9 floating-point operations per second in the median run: a multiplication and an addition per tap and output, also
     /// for taps in the padding, however the algorithm computes.
     pub gflops: f64,
@@ -48,7 +52,7 @@ pub struct Row {
     pub samples: usize,
     /// Samples with a slow probe; they were dropped, unless the row is not `steady`.
     pub slow: usize,
-    /// False when nearly all samples were slow, so that all were used.
+    /// False when the machine was restless: nearly all samples were slow, so that all were used.
     pub steady: bool,
     /// The peak of one core by which `peak_fraction` was computed, in GFLOP/s.
     pub peak_gflops: f64,
@@ -60,11 +64,12 @@ pub struct Row {
 impl Row {
     /// Fills in what follows from the samples.
     pub fn measured(self, macs: u64, statistics: Statistics, peak: f64) -> Self {
-        let Statistics { median, min, taken, slow, steady } = statistics;
+        let Statistics { median, min, spread, taken, slow, steady } = statistics;
         let flops = 2.0 * macs as f64 / median;
         Self {
             median_s: median,
             min_s: min,
+            spread,
             gflops: flops / 1e9,
             peak_fraction: flops / (peak * self.threads as f64),
             samples: taken,
@@ -107,8 +112,10 @@ pub(crate) mod tests {
             accuracy: "standard".into(),
             algorithm,
             chosen,
+            tuned: false,
             median_s: 0.0,
             min_s: 0.0,
+            spread: 0.0,
             gflops: 0.0,
             peak_fraction: 0.0,
             regret: None,
@@ -121,8 +128,14 @@ pub(crate) mod tests {
             peak_gflops: 0.0,
             machine,
         };
-        let statistics =
-            Statistics { median: median_s, min: median_s / 2.0, taken: 7, slow: 1, steady: true };
+        let statistics = Statistics {
+            median: median_s,
+            min: median_s / 2.0,
+            spread: 0.25,
+            taken: 7,
+            slow: 1,
+            steady: true,
+        };
         empty.measured(1_000_000_000, statistics, 1e10)
     }
 
@@ -156,6 +169,9 @@ pub(crate) mod tests {
             "chosen",
             "median_s",
             "min_s",
+            "spread",
+            "steady",
+            "tuned",
             "gflops",
             "peak_fraction",
             "regret",

@@ -50,6 +50,8 @@ pub struct Statistics {
     pub median: f64,
     /// Least time of one run, in seconds.
     pub min: f64,
+    /// From the first to the third quartile, over the median.
+    pub spread: f64,
     /// Samples taken.
     pub taken: usize,
     /// Samples with a slow probe: dropped, unless the row is not `steady`.
@@ -75,7 +77,9 @@ impl Series {
             times = self.0.iter().map(|sample| sample.seconds).collect();
         }
         let min = times.iter().copied().fold(f64::INFINITY, f64::min);
-        Some(Statistics { median: median(&mut times)?, min, taken, slow, steady })
+        let median = median(&mut times)?;
+        let spread = (quantile(&times, 0.75)? - quantile(&times, 0.25)?) / median;
+        Some(Statistics { median, min, spread, taken, slow, steady })
     }
 }
 
@@ -88,6 +92,13 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
         len if len % 2 == 1 => Some(values[half]),
         _ => Some((values[half - 1] + values[half]) / 2.0),
     }
+}
+
+/// The value that a fraction of the sorted values is below; between two of them in proportion.
+fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
+    let place = fraction * sorted.len().checked_sub(1)? as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    Some(low + place.fract() * (high - low))
 }
 
 /// Samples all the runs in turn, A B C A B C ..., each until it has enough. The first run of each is not timed.
@@ -167,9 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn quartiles() {
+        assert_eq!(quantile(&[], 0.5), None);
+        assert_eq!(quantile(&[7.0], 0.75), Some(7.0));
+        assert_eq!(
+            [0.25, 0.5, 0.75].map(|part| quantile(&[1.0, 2.0, 4.0, 8.0], part)),
+            [1.75, 3.0, 5.0].map(Some)
+        );
+        let one_outlier = [(1.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0), (9.0, 1.0)];
+        assert_eq!(series(&one_outlier).statistics(1.0).unwrap().spread, 0.0);
+    }
+
+    #[test]
     fn slow_samples_are_dropped() {
         let samples = series(&[(1.0, 100.0), (9.0, 50.0), (3.0, 90.0), (8.0, 89.9), (0.5, 50.0)]);
-        let expected = Statistics { median: 2.0, min: 1.0, taken: 5, slow: 3, steady: true };
+        let expected = Statistics { median: 2.0, min: 1.0, spread: 0.5, taken: 5, slow: 3, steady: true };
         assert_eq!(samples.statistics(100.0), Some(expected));
     }
 
@@ -184,7 +207,8 @@ mod tests {
     fn when_nearly_all_are_slow_all_are_used_and_it_is_said() {
         let samples =
             series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0), (6.0, 50.0)]);
-        let expected = Statistics { median: 3.5, min: 1.0, taken: 6, slow: 5, steady: false };
+        let expected =
+            Statistics { median: 3.5, min: 1.0, spread: 2.5 / 3.5, taken: 6, slow: 5, steady: false };
         assert_eq!(samples.statistics(100.0), Some(expected));
         let one_in_five = series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0)]);
         assert!(one_in_five.statistics(100.0).unwrap().steady);

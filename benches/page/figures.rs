@@ -174,8 +174,11 @@ const NAMES: [&str; 8] = ["best", "< 1 %", "1–2 %", "2–5 %", "5–10 %", "10
 /// How often the planner was how wrong.
 pub fn regret(sources: &Sources<'_>) -> Figure {
     let (id, title) = ("regret", "Regret of the planner");
-    let mut regrets: Vec<f64> = sources.rows.iter().filter_map(|row| finite(row.regret)).collect();
-    let Some(middle) = median(&mut regrets) else {
+    let [mut regrets, mut tuned] = [false, true].map(|tuned| sources.regrets(tuned));
+    if regrets.is_empty() {
+        core::mem::swap(&mut regrets, &mut tuned);
+    }
+    let Some(said) = spoken(&mut regrets) else {
         let how = "Rows with a regret draw this figure: run the report without --algorithm, so that every algorithm is measured.";
         return Figure::absent(id, title, how);
     };
@@ -202,13 +205,19 @@ pub fn regret(sources: &Sources<'_>) -> Figure {
     }
     svg.line([left, bottom], [right, bottom], "axis");
     svg.text([(left + right) / 2.0, bottom + 40.0], Anchor::Middle, "s", "longer than the fastest algorithm");
-    let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
     let caption = format!(
-        "How much longer the planner's choice takes than the fastest algorithm in the table, over {} choices: median {:.1} %, mean {:.1} %, worst {:.1} %.",
-        regrets.len(),
-        100.0 * middle,
-        100.0 * mean,
-        100.0 * regrets.last().copied().unwrap_or(0.0),
+        "How much longer the planner's choice takes than the fastest algorithm in the table, over {said}.{}",
+        spoken(&mut tuned)
+            .map_or(String::new(), |said| format!(" Of a tuned planner, which is not drawn, over {said}.")),
     );
     Figure::drawn(id, title, &caption, svg)
+}
+
+/// How many regrets, and how large.
+fn spoken(regrets: &mut [f64]) -> Option<String> {
+    let middle = median(regrets)?;
+    let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
+    let worst = regrets.last().copied().unwrap_or(0.0);
+    let [middle, mean, worst] = [middle, mean, worst].map(|regret| 100.0 * regret);
+    Some(format!("{} choices: median {middle:.1} %, mean {mean:.1} %, worst {worst:.1} %", regrets.len()))
 }

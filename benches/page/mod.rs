@@ -12,7 +12,7 @@ pub mod roofline;
 pub mod strip;
 mod tables;
 
-use crate::record::{self, Record, positive};
+use crate::record::{self, Record, finite, positive};
 use core::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +41,11 @@ impl<'a> Sources<'a> {
     /// Rows that are not of the sweep, which has its own figure.
     pub fn suites(&self) -> impl Iterator<Item = &'a Record> + use<'a> {
         self.rows.iter().filter(|row| row.suite() != record::SWEEP)
+    }
+
+    /// Regrets of the planner's choices, by estimates or by tuning.
+    pub fn regrets(&self, tuned: bool) -> Vec<f64> {
+        self.rows.iter().filter(|row| row.tuned() == tuned).filter_map(|row| finite(row.regret)).collect()
     }
 
     /// The planner's choices among them.
@@ -126,7 +131,7 @@ pub fn page(sources: &Sources<'_>) -> Page {
     html += &tables::peers(sources);
     figures.iter().skip(2).for_each(|figure| html += &figure.html());
     html += "<h2 id=\"suites\">Every row</h2><p class=\"note\">A click on a heading sorts. ✓ is the planner's choice; ~ marks times during which the core \
-             was slow; an operation is a multiplication or an addition, also those that a transform saves.</p>";
+             was slow; spread is from the first to the third quartile of the samples; an operation is a multiplication or an addition, also those that a transform saves.</p>";
     html += &tables::suites(sources);
     html += "<footer>Made by <code>cargo bench --bench report -- --html DIR</code>.</footer></main><script>";
     html += include_str!("page.js");

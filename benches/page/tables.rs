@@ -46,7 +46,7 @@ pub(super) fn machine(sources: &Sources<'_>) -> String {
     out + "</dl>"
 }
 
-/// The three or four numbers on top.
+/// The few numbers on top.
 pub(super) fn headline(sources: &Sources<'_>) -> String {
     let mut tiles: Vec<(String, &str)> = Vec::new();
     let fractions: Vec<f64> = sources
@@ -60,13 +60,16 @@ pub(super) fn headline(sources: &Sources<'_>) -> String {
             "of the FMA peak, forward, geometric mean of the planner's choices",
         ));
     }
-    let regrets: Vec<f64> = sources.rows.iter().filter_map(|row| finite(row.regret)).collect();
-    if !regrets.is_empty() {
-        let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
-        tiles.push((
-            format!("{:.1} %", 100.0 * mean),
-            "mean regret: how much longer the planner's choice takes than the best",
-        ));
+    let labels = [
+        "mean regret: how much longer the planner's choice takes than the best",
+        "mean regret of a tuned planner",
+    ];
+    for (tuned, label) in [false, true].into_iter().zip(labels) {
+        let regrets = sources.regrets(tuned);
+        if !regrets.is_empty() {
+            let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
+            tiles.push((format!("{:.1} %", 100.0 * mean), label));
+        }
     }
     let best: Vec<f64> = rivals_by_problem(sources).into_values().collect();
     if !best.is_empty() {
@@ -144,9 +147,9 @@ fn milliseconds(seconds: f64) -> String {
 
 /// The planner's choices per layout, pass and threads.
 pub(super) fn summary(sources: &Sources<'_>) -> String {
-    let mut groups: BTreeMap<(usize, &str, &str), Vec<&Record>> = BTreeMap::new();
+    let mut groups: BTreeMap<(bool, usize, &str, &str), Vec<&Record>> = BTreeMap::new();
     for row in sources.chosen() {
-        groups.entry((row.threads(), &row.layout, &row.pass)).or_default().push(row);
+        groups.entry((row.tuned(), row.threads(), &row.layout, &row.pass)).or_default().push(row);
     }
     if groups.is_empty() {
         return "<p class=\"absent\">No row is the planner's choice, so there is nothing to sum up.</p>"
@@ -155,6 +158,7 @@ pub(super) fn summary(sources: &Sources<'_>) -> String {
     let mut out = String::from("<div class=\"scroll\"><table class=\"sort\">");
     let columns = [
         ("Layout, pass", false),
+        ("Planned by", false),
         ("Threads", true),
         ("Problems", true),
         ("% of peak, geometric mean", true),
@@ -165,11 +169,12 @@ pub(super) fn summary(sources: &Sources<'_>) -> String {
     ];
     head(&mut out, &columns);
     out.push_str("<tbody>");
-    for ((threads, layout, pass), rows) in groups {
+    for ((tuned, threads, layout, pass), rows) in groups {
         let mut fractions: Vec<f64> = rows.iter().filter_map(|row| positive(row.peak_fraction)).collect();
         let regrets: Vec<f64> = rows.iter().filter_map(|row| finite(row.regret)).collect();
         let some = !fractions.is_empty();
-        let _ = write!(out, "<tr><th scope=\"row\">{} {}</th>", escape(layout), escape(pass));
+        let by = if tuned { "tuning" } else { "estimates" };
+        let _ = write!(out, "<tr><th scope=\"row\">{} {}</th><td>{by}</td>", escape(layout), escape(pass));
         number(&mut out, Some(threads as f64), |value| format!("{value:.0}"));
         number(&mut out, Some(rows.len() as f64), |value| format!("{value:.0}"));
         share(&mut out, some.then(|| geometric_mean(&fractions)));
@@ -238,6 +243,7 @@ fn table<'a>(out: &mut String, rows: impl Iterator<Item = &'a Record>) {
         ("Threads", true),
         ("Algorithm", false),
         ("Median ms", true),
+        ("Spread %", true),
         ("GFLOP/s", true),
         ("% of peak", true),
         ("Error / u S", true),
@@ -263,10 +269,15 @@ fn table<'a>(out: &mut String, rows: impl Iterator<Item = &'a Record>) {
             out,
             "<td>{}{}</td>",
             escape(&row.algorithm),
-            if row.chosen { "<b class=\"tick\" title=\"the planner's choice\"> ✓</b>" } else { "" }
+            match (row.chosen, row.tuned()) {
+                (true, true) => "<b class=\"tick\" title=\"the choice of the tuned planner\"> ✓ tuned</b>",
+                (true, false) => "<b class=\"tick\" title=\"the planner's choice\"> ✓</b>",
+                (false, _) => "",
+            }
         );
         let unsteady = if row.unsteady() { "~" } else { "" };
         number(out, row.median_s, |seconds| format!("{unsteady}{}", milliseconds(seconds)));
+        number(out, row.spread, |value| format!("{:.1}", 100.0 * value));
         number(out, row.gflops, |value| format!("{value:.1}"));
         share(out, row.peak_fraction);
         number(out, row.error, |value| format!("{value:.1}"));

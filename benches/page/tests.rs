@@ -48,6 +48,24 @@ fn rivals() -> Vec<Record> {
     ]
 }
 
+#[test]
+fn what_was_tuned_is_told_apart() {
+    let mut rows = rows();
+    rows[0] = Record { tuned: Some(true), regret: Some(0.001), spread: Some(0.0625), ..rows[0].clone() };
+    let page = page(&Sources { rows: &rows, ..Sources::default() });
+    sound(&page);
+    for part in [
+        "<td>tuning</td>",
+        "<td>estimates</td>",
+        "✓ tuned",
+        "0.1 %</b><span>mean regret of a tuned",
+        ">6.2</td>",
+        "which is not drawn, over 1 choices",
+    ] {
+        assert!(page.html.contains(part), "{part}");
+    }
+}
+
 fn ceilings() -> Ceilings {
     Ceilings(vec![
         Ceiling { level: "L1", gbytes_per_second: 200.0 },

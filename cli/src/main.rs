@@ -1,4 +1,4 @@
-//! `convolve`: asks the planner, tunes it, and reads reports. `cargo run --release -p convolve-cli -- --help`.
+//! `convolve`: asks the planner, tunes it, verifies what it runs, and reads reports. `cargo run --release -p convolve-cli -- --help`.
 
 mod plan;
 mod tune;
@@ -6,10 +6,11 @@ mod tune;
 use clap::{Parser, Subcommand};
 use convolve_benches::compare::CompareArgs;
 use convolve_benches::page::live::PageArgs;
+use convolve_benches::verify::VerifyArgs;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-/// Asks convolve's planner, tunes it, and reads reports.
+/// Asks convolve's planner, tunes it, verifies what it runs, and reads reports.
 #[derive(Parser)]
 #[command(name = "convolve", version)]
 struct Flags {
@@ -23,6 +24,14 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Times the best candidates of problems on this machine and keeps the winners in a file
     Tune(tune::TuneArgs),
+    /// Compares every algorithm with the definition, on integers, exactly; the exit code is 1 if a result is wrong
+    Verify {
+        #[command(flatten)]
+        what: VerifyArgs,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Reads rows that `cargo bench --bench report -- --json FILE` wrote
     Report {
         #[command(subcommand)]
@@ -51,6 +60,7 @@ fn main() -> ExitCode {
     let answer = match Flags::parse().command {
         Command::Plan(args) => args.run(),
         Command::Tune(args) => args.run(),
+        Command::Verify { what, json } => verify(&what, json),
         Command::Report { what: Report::Compare { files, json } } => compare(&files, json),
         Command::Report { what: Report::Page(args) } => page(&args),
     };
@@ -77,6 +87,12 @@ fn compare(files: &CompareArgs, json: bool) -> Answer {
     Ok((text, comparison.fails().into()))
 }
 
+fn verify(what: &VerifyArgs, json: bool) -> Answer {
+    let verification = what.run()?;
+    let text = if json { format!("{}\n", verification.json()) } else { verification.text() };
+    Ok((text, verification.code()))
+}
+
 fn page(args: &PageArgs) -> Answer {
     let rows = args.rows()?;
     match args.write(&rows)? {
@@ -93,5 +109,21 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn a_right_library_is_verified() {
+        let words =
+            ["convolve", "verify", "mb1ic4ih5oc4kh3ph1", "--pass", "bwd_d", "--isa", "portable", "--json"];
+        let Command::Verify { what, json } = Flags::parse_from(words).command else {
+            panic!("another command")
+        };
+        let (text, code) = verify(&what, json).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, &answer["problems"]), (0, &1.into()), "{text}");
+        assert!(
+            answer["executions"].as_u64().unwrap() > 4 && answer["refused"][0]["pass"] == "bwd_d",
+            "{text}"
+        );
     }
 }

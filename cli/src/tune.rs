@@ -3,9 +3,8 @@
 use crate::Answer;
 use crate::plan::Limits;
 use clap::Args;
-use convolve::{Budget, NamedProblem, TuningCache};
-use convolve_benches::args::problem;
-use convolve_testkit::shapes;
+use convolve::{Budget, TuningCache};
+use convolve_benches::args::list;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +29,8 @@ pub(crate) struct TuneArgs {
 
 impl TuneArgs {
     pub(crate) fn run(&self) -> Answer {
-        let lists: Result<Vec<_>, _> = self.lists.iter().map(|list| problems(list)).collect();
-        let (problems, cache) = (lists?.concat(), open(&self.cache)?);
+        let problems = self.lists.iter().flat_map(|name| list(name)).map(|(_, problem)| problem);
+        let (problems, cache) = (problems.collect::<Result<Vec<_>, _>>()?, open(&self.cache)?);
         let planner = self.limits.planner().with_cache(cache.clone());
         let budget = Budget { cold: !self.warm, ..Budget::from(self.budget) };
         let tune = || self.limits.each(&problems, |pass, conv| pass.tune(&planner, conv, budget));
@@ -58,21 +57,6 @@ pub(crate) fn open(path: &Path) -> Result<Arc<TuningCache>, String> {
         eprintln!("{}, {note}", path.display());
     }
     Ok(Arc::new(cache))
-}
-
-/// The problems of a list.
-fn problems(list: &str) -> Result<Vec<NamedProblem>, String> {
-    if let Some(suite) = shapes::suite(list) {
-        return Ok(suite);
-    }
-    if !Path::new(list).exists() {
-        return problem(list)
-            .map(|problem| vec![problem])
-            .map_err(|error| format!("`{list}` is no file, no suite, and no problem: {error}"));
-    }
-    let text = std::fs::read_to_string(list).map_err(|error| format!("cannot read `{list}`: {error}"))?;
-    let lines = convolve::problems(&text);
-    lines.map(|(line, problem)| problem.map_err(|error| format!("`{list}`, line {line}: {error}"))).collect()
 }
 
 #[cfg(test)]
@@ -113,12 +97,5 @@ mod tests {
         let error = Flags::try_parse_from(words).unwrap().tune.run().unwrap_err();
         assert!(error.contains("line 2"), "{error}");
         std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn a_list_may_be_a_suite_or_a_problem() {
-        assert!(problems("resnet50").unwrap().len() > 20);
-        assert_eq!(problems("mb1ic4ih5oc4kh1").unwrap().len(), 1);
-        assert!(problems("lenet99").unwrap_err().contains("no file, no suite, and no problem"));
     }
 }
