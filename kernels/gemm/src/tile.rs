@@ -502,7 +502,7 @@ fn transpose<S: Simd>(
         [(rows, r1), (columns, c1)].map(|(len, whole)| if len - whole > FEW { len } else { whole });
     if to_pitch < LINE {
         for line in (0..columns * to_pitch).step_by(LINE) {
-            s.prefetch(to, line);
+            s.prefetch(to, columns * to_pitch + line);
         }
     }
     squares(s, [0..r1, 0..c1], from, pitch, to, to_pitch);
