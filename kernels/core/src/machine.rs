@@ -174,24 +174,32 @@ impl Machine {
         for (bandwidth, bytes) in this.bandwidth.iter_mut().zip(sizes) {
             // Where the memory for it is missing, the constant stays.
             if let Ok(data) = Workspace::new(bytes / size_of::<f32>()) {
-                *bandwidth = rate(Duration::from_millis(60), || loads(best, &data));
+                // Reading the clock takes as long as reading all of L1.
+                let times = (1usize << 20).div_ceil(bytes);
+                *bandwidth = rate(Duration::from_millis(60), || (0..times).map(|_| loads(best, &data)).sum());
             }
         }
         let threads = Par::Current.threads();
         if threads > 1 {
-            let fork = |tasks: usize| {
+            let fork = |tasks: usize, each: Duration| {
                 let runs = (0..200).map(|_| {
                     let begin = Instant::now();
                     Par::Current.for_each(tasks, &mut [], 0, &|task, _| {
-                        black_box(task);
+                        let begin = Instant::now();
+                        while !each.is_zero() && begin.elapsed() < each {
+                            black_box(task);
+                        }
                     });
                     begin.elapsed().as_nanos() as f64
                 });
                 median(runs.collect())
             };
+            // Tasks so long that every thread gets one: a thread that is awake takes short ones alone.
+            let each = Duration::from_micros(50);
+            this.fork_ns = (fork(threads, each) - each.as_nanos() as f64).max(1.0);
             let many = 64 * threads;
-            this.fork_ns = fork(threads);
-            this.task_ns = ((fork(many + threads) - this.fork_ns) / many as f64).max(1.0);
+            let [few, more] = [threads, many + threads].map(|tasks| fork(tasks, Duration::ZERO));
+            this.task_ns = ((more - few) / many as f64).max(1.0);
         }
         this
     }
