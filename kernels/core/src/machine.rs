@@ -63,9 +63,9 @@ impl Machine {
     /// AMD Zen 4: AVX-512 in two halves.
     pub const ZEN4: Self =
         shipped("Zen 4", 3.9, [2.0, 0.0, 2.0, 1.0], caches(32, 1024, 4096), [64.0, 32.0, 20.0], 20.0);
-    /// AMD Zen 5, server.
+    /// AMD Zen 5, server: as [`calibrate`](Self::calibrate) finds it on an EPYC with all cores at work, but for the share of the last level.
     pub const ZEN5: Self =
-        shipped("Zen 5", 4.0, [2.0, 0.0, 2.0, 2.0], caches(48, 1024, 4096), [128.0, 64.0, 20.0], 25.0);
+        shipped("Zen 5", 4.1, [1.9, 0.0, 2.0, 2.0], caches(48, 1024, 4096), [125.0, 64.0, 31.0], 45.0);
     /// Intel Haswell, Broadwell and Skylake client.
     pub const HASWELL: Self =
         shipped("Haswell", 3.2, [1.0, 0.0, 2.0, 0.0], caches(32, 256, 2048), [64.0, 28.0, 12.0], 10.0);
@@ -126,6 +126,13 @@ impl Machine {
     /// ```
     pub fn native() -> Self {
         Self::of(Cpu::current())
+    }
+
+    /// How much longer than on [`GENERIC`](Self::GENERIC) it takes to move operands that L1 does not hold. Half of it is instructions, at the clock's
+    /// rate; half is bytes, from L2 or the last level: estimates do not say from which, so it is the geometric mean of the two bandwidths.
+    pub(crate) fn moving(&self) -> f64 {
+        let slower = |level: usize| Self::GENERIC.bandwidth[level] / self.bandwidth[level];
+        (Self::GENERIC.ghz / self.ghz + (slower(1) * slower(2)).sqrt()) / 2.0
     }
 
     /// Vectors of fused multiply-adds that a core does in a cycle with that instruction set.
