@@ -70,11 +70,12 @@ impl Record {
         self.tuned == Some(true)
     }
 
-    /// What the median may be off by, over itself: the spread of its samples, or its distance from the minimum where the row does not say.
+    /// What the median may be off by, over itself: the spread of its samples, or its distance from the minimum if that is more. Of two runs of one
+    /// program 13 % of the rows then differ by more than 5 % and than the noise of both, with the minimum alone 17 %.
     pub fn noise(&self) -> Option<f64> {
         let median = positive(self.median_s)?;
-        let spread = finite(self.spread).filter(|spread| *spread >= 0.0);
-        Some(spread.unwrap_or_else(|| 1.0 - positive(self.min_s).unwrap_or(median).min(median) / median))
+        let above = 1.0 - positive(self.min_s).unwrap_or(median).min(median) / median;
+        Some(finite(self.spread).unwrap_or(0.0).max(above))
     }
 
     /// The suite: what stands before the colon of the name.

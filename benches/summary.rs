@@ -43,12 +43,10 @@ pub fn summary(rows: &[Row]) -> String {
 
 /// Predicted over measured time of the chosen plans.
 fn predictions(rows: &[Row]) -> Option<String> {
-    const NEAR: f64 = 1.25;
     let ratio = |row: &Row| Some(row.predicted_s? / row.median_s);
     let mut ratios: Vec<f64> = rows.iter().filter(|row| row.chosen).filter_map(ratio).collect();
     let middle = median(&mut ratios)?;
-    let near = ratios.iter().filter(|&&ratio| (1.0 / NEAR..=NEAR).contains(&ratio)).count();
-    let share = 100.0 * near as f64 / ratios.len() as f64;
+    let share = 100.0 * near(&ratios);
     Some(format!(
         "Predicted / measured time of the chosen plans: median {middle:.2}, within a factor of {NEAR} for {share:.0} % of them."
     ))
@@ -97,6 +95,14 @@ fn quiet(rows: &[Row]) -> String {
     out
 }
 
+/// How near a prediction is to be: a factor.
+pub const NEAR: f64 = 1.25;
+
+/// The share of ratios within [`NEAR`].
+pub fn near(ratios: &[f64]) -> f64 {
+    ratios.iter().filter(|&&ratio| (1.0 / NEAR..=NEAR).contains(&ratio)).count() as f64 / ratios.len() as f64
+}
+
 /// The n-th root of the product.
 pub fn geometric_mean(values: &[f64]) -> f64 {
     (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp()
@@ -110,6 +116,7 @@ mod tests {
     #[test]
     fn means() {
         assert!((geometric_mean(&[0.5, 2.0, 8.0]) - 2.0).abs() < 1e-12);
+        assert_eq!(near(&[0.79, 0.8, 1.0, 1.25, 1.26, f64::NAN]), 0.5);
     }
 
     #[test]

@@ -298,7 +298,7 @@ impl Planner {
             if self.forbidden.iter().any(|name| name == algorithm.name()) {
                 return Err(Exclusion::Forbidden);
             }
-            let estimate = algorithm.estimate(&problem)?.on(&problem.machine, problem.isa);
+            let estimate = algorithm.estimate(&problem)?.on(&problem);
             let needs = estimate.workspace.saturating_mul(size_of::<f32>());
             match self.max_workspace {
                 Some(limit) if needs > limit => Err(Exclusion::Workspace { needs, limit }),

@@ -106,7 +106,8 @@ fn draw(
         let text = format!("FMA peak {} GFLOP/s", short(peak));
         svg.text([LEFT + 6.0, y.at(peak) - 8.0], Anchor::Start, "b halo", &text);
     }
-    for (i, ceiling) in ceilings.iter().flat_map(|ceilings| &ceilings.0).enumerate() {
+    let mut lines: Vec<(String, f64)> = Vec::new();
+    for ceiling in ceilings.iter().flat_map(|ceilings| &ceilings.0) {
         let cores = match ceiling.level {
             "L1" | "L2" => threads as f64,
             // Cores share it: one core says nothing of several.
@@ -114,6 +115,16 @@ fn draw(
             _ => 1.0,
         };
         let Some(gbytes) = positive(Some(ceiling.gbytes_per_second * cores)) else { continue };
+        match lines.last_mut() {
+            // As fast as the level before: one line and one name for both.
+            Some((names, before)) if (0.9..1.1).contains(&(gbytes / *before)) => {
+                names.push_str(", ");
+                names.push_str(ceiling.level);
+            }
+            _ => lines.push((ceiling.level.into(), gbytes)),
+        }
+    }
+    for (i, (names, gbytes)) in lines.into_iter().enumerate() {
         // From where the line comes into the picture to where it meets the roof.
         let begin = (low / gbytes).max(left);
         let end = (roof / gbytes).min(right);
@@ -122,7 +133,7 @@ fn draw(
         }
         let ends = [begin, end].map(|intensity| [x.at(intensity), y.at(intensity * gbytes)]);
         svg.path(&ends, "ceil");
-        let text = format!("{} {} GB/s", ceiling.level, short(gbytes));
+        let text = format!("{names} {} GB/s", short(gbytes));
         let at = begin * (end / begin).powf(0.06 + 0.13 * i as f64);
         svg.text([x.at(at) + 8.0, y.at(at * gbytes) + 12.0], Anchor::Start, "s halo", &text);
     }

@@ -5,7 +5,7 @@ use super::figures::is_rival;
 use super::plot::{escape, join, short};
 use crate::record::{Record, finite, positive};
 use crate::sample::median;
-use crate::summary::geometric_mean;
+use crate::summary::{geometric_mean, near};
 use core::fmt::Write;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +70,12 @@ pub(super) fn headline(sources: &Sources<'_>) -> String {
             let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
             tiles.push((format!("{:.1} %", 100.0 * mean), label));
         }
+    }
+    let ratio = |row: &Record| Some(positive(row.predicted_s)? / positive(row.median_s)?);
+    let ratios: Vec<f64> = sources.chosen().filter_map(ratio).collect();
+    if !ratios.is_empty() {
+        let label = "of the planner's choices predicted within a factor of 1.25 of their time";
+        tiles.push((format!("{:.0} %", 100.0 * near(&ratios)), label));
     }
     let best: Vec<f64> = rivals_by_problem(sources).into_values().collect();
     if !best.is_empty() {

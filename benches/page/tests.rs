@@ -69,6 +69,7 @@ fn what_was_tuned_is_told_apart() {
 fn ceilings() -> Ceilings {
     Ceilings(vec![
         Ceiling { level: "L1", gbytes_per_second: 200.0 },
+        Ceiling { level: "L2", gbytes_per_second: 195.0 },
         Ceiling { level: "memory", gbytes_per_second: 10.0 },
     ])
 }
@@ -102,9 +103,15 @@ fn everything_is_drawn_and_every_problem_appears() {
     assert!(!page.html.contains("class=\"absent\""));
     let names: Vec<&str> = page.svgs.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["roofline.svg", "heat.svg", "threads.svg", "regret.svg", "errors.svg", "peers.svg"]);
-    for part in
-        ["FMA peak 100 GFLOP/s", "memory 10 GB/s", "▼ 0.80", "class=\"losing\"", "1.79x", "class=\"border\""]
-    {
+    for part in [
+        "FMA peak 100 GFLOP/s",
+        "memory 10 GB/s",
+        "L1, L2 200 GB/s",
+        "▼ 0.80",
+        "class=\"losing\"",
+        "1.79x",
+        "class=\"border\"",
+    ] {
         assert!(page.html.contains(part), "{part}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Answer;
 use clap::Args;
-use convolve::{Error, Explanation, Isa, NamedProblem, Planner};
+use convolve::{Error, Explanation, Isa, NamedProblem, Planner, Stages};
 use convolve_benches::args::{Class, Layouts, Passes, problem};
 use serde_json::{Value, json};
 
@@ -92,6 +92,7 @@ fn as_json(explanation: &Explanation, name: Option<&str>) -> Value {
         .iter()
         .map(|verdict| match verdict.answer {
             Ok(estimate) => json!({
+                "stages_s": stages(estimate.stages),
                 "algorithm": verdict.algorithm,
                 "chosen": verdict.chosen,
                 "predicted_s": estimate.ns * 1e-9,
@@ -112,6 +113,17 @@ fn as_json(explanation: &Explanation, name: Option<&str>) -> Value {
         "why": explanation.why.map(|why| why.to_string()),
         "verdicts": verdicts,
     })
+}
+
+/// Where the predicted time goes, in seconds; null if the algorithm does not say.
+fn stages(stages: Stages) -> Value {
+    let Stages { compute, memory, calls, waiting } = stages;
+    match stages.sum() > 0.0 {
+        true => {
+            json!({ "compute": compute * 1e-9, "memory": memory * 1e-9, "calls": calls * 1e-9, "waiting": waiting * 1e-9 })
+        }
+        false => Value::Null,
+    }
 }
 
 #[cfg(test)]
@@ -149,6 +161,9 @@ mod tests {
                 .iter()
                 .filter(|verdict| verdict["chosen"] == true)
                 .collect();
+            let stages = chosen[0]["stages_s"].as_object().unwrap();
+            let sum: f64 = stages.values().filter_map(Value::as_f64).sum();
+            assert!((sum / chosen[0]["predicted_s"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{line}");
             assert_eq!(
                 (chosen.len(), &chosen[0]["algorithm"], &line["threads"]),
                 (1, &line["algorithm"], &json!(2))

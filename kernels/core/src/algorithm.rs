@@ -184,7 +184,7 @@ pub struct Stages {
     pub memory: f64,
     /// Constants of calls and tasks.
     pub calls: f64,
-    /// Threads that wait for the last task, as the mean thread sees it.
+    /// Threads that are woken, and that wait for the last task, as the mean thread sees it.
     pub waiting: f64,
 }
 
@@ -233,25 +233,36 @@ impl Estimate {
     /// The clock of the core by which algorithms convert cycles to nanoseconds; it does two vectors of multiply-adds in a cycle.
     pub const GHZ: f64 = 3.5;
 
-    /// The same work on a machine: its clock, and for what is computed its multiply-adds in a cycle (an algorithm that does not say its
-    /// stages only computes).
+    /// The same work on the machine of the problem. Its clock scales calls and waiting; its multiply-adds in a cycle as well what is computed
+    /// (an algorithm that does not say its stages only computes); its bandwidths half of what is moved; with more threads
+    /// than one it wakes them.
     /// ```
-    /// use convolve_core::{Estimate, Machine, Stages};
-    /// let isa = convolve_simd::Isa::available()[0];
-    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], ..Machine::GENERIC };
-    /// let estimate = Estimate { ns: 10.0, stages: Stages::split(10.0, [8.0, 2.0, 0.0, 0.0]), ..Default::default() };
-    /// assert_eq!(estimate.on(&machine, isa).ns, 8.0 * 2.0 * 2.0 + 2.0 * 2.0);
+    /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem, Stages};
+    /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);
+    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [1e3, 28.0, 14.0, 1.0], fork_ns: 7.0, ..Machine::GENERIC };
+    /// let caches = machine.caches;
+    /// let problem = Problem { geometry, isa, threads: 2, accuracy: Accuracy::Strict, caches, machine };
+    /// let estimate = Estimate { ns: 11.0, stages: Stages::split(11.0, [8.0, 2.0, 1.0, 0.0]), ..Default::default() };
+    /// let stages = estimate.on(&problem).stages;
+    /// assert_eq!((stages.compute, stages.calls, stages.waiting), (8.0 * 2.0 * 2.0, 1.0 * 2.0, 7.0));
+    /// assert!((stages.memory - 2.0 * (2.0 + 4.0) / 2.0).abs() < 1e-9, "GENERIC reads 112 and 56 bytes a nanosecond");
+    /// # Ok::<(), convolve_core::Error>(())
     /// ```
-    pub fn on(self, machine: &Machine, isa: Isa) -> Self {
+    pub fn on(self, problem: &Problem) -> Self {
+        let machine = &problem.machine;
         let clock = Self::GHZ / machine.ghz;
-        let fma = machine.fma(isa);
+        let fma = machine.fma(problem.isa);
         let compute = clock * if fma > 0.0 { 2.0 / fma } else { 1.0 };
+        let fork = if problem.threads > 1 { machine.fork_ns } else { 0.0 };
         if self.stages.sum() == 0.0 {
-            return Self { ns: self.ns * compute, ..self };
+            return Self { ns: self.ns * compute + fork, ..self };
         }
-        let Stages { memory, calls, waiting, .. } = self.stages;
-        let [memory, calls, waiting] = [memory, calls, waiting].map(|ns| ns * clock);
-        let stages = Stages { compute: self.stages.compute * compute, memory, calls, waiting };
+        let stages = Stages {
+            compute: self.stages.compute * compute,
+            memory: self.stages.memory * machine.moving(),
+            calls: self.stages.calls * clock,
+            waiting: self.stages.waiting * clock + fork,
+        };
         Self { ns: stages.sum(), stages, ..self }
     }
 }
