@@ -52,6 +52,10 @@ impl Cut {
 /// outlives the call.
 pub type PieceFn<'f, T> = dyn for<'b> Fn([Range<usize>; 3], BlockMut<'b, T>, &mut [f32]) + Sync + 'f;
 
+/// What is done with the same piece of two arrays. See [`BlockMut::for_each_pair`].
+pub type PairFn<'f, T, U> =
+    dyn for<'b> Fn([Range<usize>; 3], BlockMut<'b, T>, BlockMut<'b, U>, &mut [f32]) + Sync + 'f;
+
 /// A box of a row-major three-dimensional array, with the right to write it.
 ///
 /// ```
@@ -244,6 +248,40 @@ impl<'a, T: Send> BlockMut<'a, T> {
                 let piece = Self::part(base.get(), strides, extent, &ranges);
                 f(ranges, piece, lane);
             }
+        });
+    }
+
+    /// As [`for_each_piece`](Self::for_each_piece), with the same piece of a second array: for kernels with two results.
+    ///
+    /// ```
+    /// use convolve_core::{BlockMut, Cut, Par};
+    /// let (mut numbers, mut bytes) = ([0.0; 4], [0_u8; 4]);
+    /// let (numbers_block, bytes_block) = (BlockMut::new(&mut numbers, [1, 2, 2]), BlockMut::new(&mut bytes, [1, 2, 2]));
+    /// let cuts = [Cut::whole(1), Cut { unit: 2, block: 1 }, Cut::whole(2)];
+    /// numbers_block.for_each_pair(bytes_block, cuts, Par::Seq, &mut [], 0, &|ranges, mut numbers, mut bytes, _| {
+    ///     numbers.row(0, 0).fill(0.5);
+    ///     bytes.row(0, 0).fill(ranges[1].start as u8);
+    /// });
+    /// assert_eq!((numbers, bytes), ([0.5; 4], [0, 0, 1, 1]));
+    /// ```
+    ///
+    /// # Panics
+    /// When the extents differ.
+    pub fn for_each_pair<U: Send>(
+        self,
+        other: BlockMut<'_, U>,
+        cuts: [Cut; 3],
+        par: Par<'_>,
+        workspace: &mut [f32],
+        lane_len: usize,
+        f: &PairFn<'_, T, U>,
+    ) {
+        assert_eq!(self.extent, other.extent, "two arrays are cut alike");
+        let (base, strides, extent) = (Base(other.base), other.strides, other.extent);
+        self.for_each_piece(cuts, par, workspace, lane_len, &|ranges, piece, lane| {
+            // `for_each_piece` calls with disjoint ranges, and both arrays have this extent: so this box as well shares no cell.
+            let twin = BlockMut::<U>::part(base.get(), strides, extent, &ranges);
+            f(ranges, piece, twin, lane);
         });
     }
 

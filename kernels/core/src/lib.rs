@@ -27,7 +27,7 @@ pub use algorithm::{
 };
 pub use bias::backward_bias;
 pub use conv2d::{Conv2d, Layout, Padding, Pair, WeightLayout};
-pub use disjoint::{BlockMut, Cut, PieceFn, RowsOfPlanes};
+pub use disjoint::{BlockMut, Cut, PairFn, PieceFn, RowsOfPlanes};
 pub use epilogue::{Activation, Epilogue};
 pub use error::Error;
 pub use geometry::{Geometry, Operand, Strides, WeightStrides};

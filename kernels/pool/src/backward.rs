@@ -5,244 +5,63 @@
 //! average  diff_src[each pixel of window (oh, ow)] += diff_dst[oh, ow] / count
 //! ```
 //!
-//! A task owns a band of rows of `diff_src`. It walks over all rows of outputs whose windows touch the band; the lines of the rows that a
-//! window touches lie in a ring, and a row that no further window touches is written to `diff_src`, once. Each row is added to in the
-//! same order, whichever band it is in. The maximum is found again instead of stored: its pixels are read in any case.
+//! Computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
+//! the indices that a forward run kept, or found again from `src` (`winners.rs`). Averages are separable: windows are first summed along columns. In NCHW
+//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once.
 
-use crate::forward::{Join as _, Max};
-use crate::line::{Line, put};
-use crate::plan::Window;
-use crate::{PoolGeometry, Pooling, Ties};
-use convolve_core::{BlockMut, Layout, Update};
+use crate::forward::Counts;
+use crate::gather::{Runs, Source, Take, Taken, Windows, gather};
+use crate::line::Line;
+use crate::reach::{Segment, Tap};
+use crate::winners::{self, Winners};
+use crate::{PoolGeometry, Pooling, Reduction, Ties};
+use convolve_core::{BlockMut, Update};
 use convolve_simd::{Rows, Simd};
 use core::ops::Range;
 
-/// Rows of an image in a ring: row `y` is at slot `y % rows`.
-struct Ring<'a> {
-    line: &'a Line,
-    rows: usize,
-    /// The values of the rows, if they matter.
-    values: &'a mut [f32],
-    /// What their gradients are so far.
-    grads: &'a mut [f32],
-    /// Whether they hold what a margin may hold, or NaN.
-    special: bool,
-    /// The next row to enter.
-    next: usize,
-    /// The first row that entered.
-    first: usize,
-    /// Where rows go that leave, if they belong to the band.
-    to: BlockMut<'a, f32>,
-    band: Range<usize>,
-    update: Update,
+/// What is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    /// For maxima whose winners are not known.
+    pub(crate) src: &'a [f32],
+    /// Where they are.
+    pub(crate) indices: &'a [u8],
+    pub(crate) diff_dst: &'a [f32],
+    pub(crate) update: Update,
 }
 
-impl Ring<'_> {
-    fn slot(&self, y: usize) -> Range<usize> {
-        let start = y % self.rows * self.line.len;
-        start..start + self.line.len
-    }
+/// Numbers of a block of rows that are put in order together: half of L1.
+const BLOCK: usize = 6 << 10;
 
-    /// Lets rows up to `end` enter, each in the place of one that leaves.
-    #[inline(always)]
-    fn enter<S: Simd>(&mut self, s: S, end: usize, image: &[f32]) {
-        while self.next < end {
-            let (y, slot) = (self.next, self.slot(self.next));
-            if y >= self.first + self.rows {
-                self.leave(s, y - self.rows);
-            }
-            self.grads[slot.clone()].fill(0.0);
-            if !self.values.is_empty() {
-                let len = self.line.width * self.line.channels;
-                let row = &image[y * len..][..len];
-                self.line.fill(
-                    s,
-                    &mut self.values[slot],
-                    #[inline(always)]
-                    |x| s.load_first(&row[x..]),
-                );
-                self.special = self.special || special(s, row);
-            }
-            self.next += 1;
-        }
-    }
-
-    /// Lets all rows leave.
-    #[inline(always)]
-    fn finish<S: Simd>(&mut self, s: S) {
-        for y in self.next.saturating_sub(self.rows).max(self.first)..self.next {
-            self.leave(s, y);
-        }
-    }
-
-    #[inline(always)]
-    fn leave<S: Simd>(&mut self, s: S, y: usize) {
-        if self.band.contains(&y) {
-            let to = self.to.row(0, y - self.band.start);
-            let start = y % self.rows * self.line.len;
-            self.line.read(s, &self.grads[start..][..self.line.len], to, self.update);
-        }
-    }
-
-    /// Where the line of a row of window `oh` starts.
-    #[inline(always)]
-    fn row(&self, plan: &Pooling, oh: usize, row: usize) -> usize {
-        (plan.windows[oh].first + row * plan.geometry.pool().dilation[0]) % self.rows * self.line.len
-    }
+/// Rows of a block: a whole number of strides.
+fn block_rows(geometry: &PoolGeometry, line: &Line) -> usize {
+    let (height, stride) = (geometry.pool().input[0], geometry.pool().stride[0]);
+    (BLOCK / line.len).max(1).next_multiple_of(stride.min(height)).min(height)
 }
 
 /// Rows of the image that one window covers, at most all.
-pub(crate) fn ring_rows(geometry: &PoolGeometry) -> usize {
+pub(crate) fn window_rows(geometry: &PoolGeometry) -> usize {
     let pool = geometry.pool();
     ((pool.kernel[0] - 1) * pool.dilation[0] + 1).min(pool.input[0])
 }
 
-/// Floats of workspace of a task.
-pub(crate) fn lane_len(geometry: &PoolGeometry, line: &Line, max: bool) -> usize {
-    let ring = ring_rows(geometry).saturating_mul(line.len);
-    ring.saturating_mul(1 + usize::from(max)).saturating_add(if max { 0 } else { line.len })
-}
-
-/// A band of rows of the images of a piece of `diff_src`; `ties` for maxima, none for averages.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a pass has two inputs, an output, its place and workspace")]
-pub(crate) fn piece<S: Simd>(
-    s: S,
-    plan: &Pooling,
-    ties: Option<Ties>,
-    src: &[f32],
-    diff_dst: &[f32],
-    [images, band, _]: &[Range<usize>; 3],
-    diff_src: &mut BlockMut<'_, f32>,
-    lane: &mut [f32],
-    update: Update,
-) {
-    let (geometry, line) = (&plan.geometry, &plan.line);
-    let ([height, _], outputs) = (geometry.pool().input, line.outputs());
-    let rows = ring_rows(geometry);
-    let (values, lane) = lane.split_at_mut(if ties.is_some() { rows * line.len } else { 0 });
-    let (grads, rest) = lane.split_at_mut(rows * line.len);
-    // Margins hold what no maximum is, and are not written again.
-    values.fill(f32::NEG_INFINITY);
-    let windows = windows(geometry, band);
-    let first = plan.windows[windows.clone()].iter().find(|window| window.taps > 0);
-    let first = first.map_or(band.start, |window| window.first.min(band.start));
-    for (i, image) in images.clone().enumerate() {
-        let src = if ties.is_some() {
-            &src[image * height * plan.row_len()..][..height * plan.row_len()]
-        } else {
-            &[]
-        };
-        let diff_dst = &diff_dst[image * geometry.output()[0] * outputs..][..geometry.output()[0] * outputs];
-        let to = diff_src.block([i..i + 1, 0..band.len(), 0..plan.row_len()]);
-        let (band, values, grads) = (band.clone(), &mut *values, &mut *grads);
-        let special = false;
-        let mut ring = Ring { special, line, rows, values, grads, next: first, first, to, band, update };
-        for oh in windows.clone() {
-            let Window { first, taps } = plan.windows[oh];
-            if taps == 0 {
-                continue;
-            }
-            ring.enter(s, first + (taps - 1) * geometry.pool().dilation[0] + 1, src);
-            let gradient = &diff_dst[oh * outputs..][..outputs];
-            match ties {
-                Some(ties) => max_row(s, plan, &mut ring, ties, oh, gradient),
-                None => average_row(s, plan, &mut ring, oh, gradient, rest),
-            }
-        }
-        ring.enter(s, ring.band.end, src);
-        ring.finish(s);
-    }
-}
-
-/// Maxima of 2 x 2 pixels side by side: every pixel is in one window, so nothing is added up, and no line is needed.
-#[inline(always)]
-pub(crate) fn squares<S: Simd>(
-    s: S,
-    plan: &Pooling,
-    ties: Ties,
-    [src, diff_dst]: [&[f32]; 2],
-    [images, band, _]: &[Range<usize>; 3],
-    diff_src: &mut BlockMut<'_, f32>,
-    update: Update,
-) {
-    let ([height, _], [output, _]) = (plan.geometry.pool().input, plan.geometry.output());
-    let (len, outputs, channels) = (plan.row_len(), plan.line.outputs(), plan.line.channels);
-    for (i, image) in images.clone().enumerate() {
-        let (src, diff_dst) = (&src[image * height * len..], &diff_dst[image * output * outputs..]);
-        for oh in band.start / 2..(band.end / 2).min(output) {
-            let rows = [0, 1].map(|row| &src[(2 * oh + row) * len..][..len]);
-            let gradient = &diff_dst[oh * outputs..][..outputs];
-            let [to] = diff_src.rows_of_planes::<1, 2>([i, 2 * oh - band.start], 1).all();
-            match plan.geometry.pool().layout {
-                Layout::Nchw => {
-                    for x in (0..outputs).step_by(S::LANES) {
-                        let end = (2 * (x + S::LANES)).min(2 * outputs);
-                        let middle = (2 * x + S::LANES).min(end);
-                        // Not a `map`: its closure would be a function of its own, without the instruction set.
-                        let [above, below] = [&rows[0][..end], &rows[1][..end]];
-                        let (a, b) =
-                            s.deinterleave(s.load_first(&above[2 * x..]), s.load_first(&above[middle..]));
-                        let (c, d) =
-                            s.deinterleave(s.load_first(&below[2 * x..]), s.load_first(&below[middle..]));
-                        let parts = parts(s, ties, [a, b, c, d], s.load_first(&gradient[x..]));
-                        for row in 0..2 {
-                            let (first, second) = s.interleave(parts[2 * row], parts[2 * row + 1]);
-                            put(s, first, &mut to[row][2 * x..middle], update);
-                            put(s, second, &mut to[row][middle..end], update);
-                        }
-                    }
-                }
-                Layout::Nhwc => {
-                    for (ow, gradient) in gradient.chunks_exact(channels).enumerate() {
-                        for c in (0..channels).step_by(S::LANES) {
-                            let [left, right] = [0, 1].map(|column| {
-                                let pixel = (2 * ow + column) * channels;
-                                pixel + c..pixel + (c + S::LANES).min(channels)
-                            });
-                            let values = [
-                                s.load_first(&rows[0][left.clone()]),
-                                s.load_first(&rows[0][right.clone()]),
-                                s.load_first(&rows[1][left.clone()]),
-                                s.load_first(&rows[1][right.clone()]),
-                            ];
-                            let parts = parts(s, ties, values, s.load_first(&gradient[c..]));
-                            for row in 0..2 {
-                                put(s, parts[2 * row], &mut to[row][left.clone()], update);
-                                put(s, parts[2 * row + 1], &mut to[row][right.clone()], update);
-                            }
-                        }
-                    }
-                }
-            }
-            if update == Update::Overwrite {
-                to.into_iter().for_each(|row| row[2 * outputs..].fill(0.0));
-            }
-        }
-        for y in (2 * output).max(band.start)..band.end {
-            if update == Update::Overwrite {
-                diff_src.row(i, y - band.start).fill(0.0);
-            }
+/// The parts of the workspace of a task with a band of so many rows: rows of `src` by phases; winners, or sums of windows; a block of rows of
+/// `diff_src`, and one of `src`.
+pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, band: usize) -> [usize; 4] {
+    let (block, outputs, pool) = (block_rows(geometry, line), line.outputs(), geometry.pool());
+    let lines = block.saturating_mul(line.len);
+    match pool.reduction {
+        Reduction::Average { .. } => [0, block.saturating_mul(outputs), lines, 0],
+        Reduction::Max { ties } => {
+            let windows = (band + window_rows(geometry)) / pool.stride[0] + 1;
+            let found = windows.min(geometry.output()[0]).saturating_mul(outputs);
+            let own = if ties == Ties::All { lines } else { 0 };
+            [winners::workspace_len(geometry, line), found, lines, own]
         }
     }
 }
 
-/// The parts of a gradient that the four pixels of a window get.
-#[inline(always)]
-fn parts<S: Simd>(s: S, ties: Ties, values: [S::F32; 4], gradient: S::F32) -> [S::F32; 4] {
-    let max = s.max_nan(s.max_nan(values[0], values[1]), s.max_nan(values[2], values[3]));
-    let (mut rest, mut parts) = (gradient, values);
-    for i in 0..4 {
-        let hit = s.or(s.equal(values[i], max), s.not_equal(values[i], values[i]));
-        parts[i] = s.select(hit, rest, s.splat(0.0));
-        if ties == Ties::First {
-            rest = s.select(hit, s.splat(0.0), rest);
-        }
-    }
-    parts
-}
-
-/// The rows of outputs whose windows touch a band of rows.
+/// The rows of windows that reach a band of rows.
 fn windows(geometry: &PoolGeometry, band: &Range<usize>) -> Range<usize> {
     let pool = geometry.pool();
     let (stride, top) = (pool.stride[0], geometry.padding()[0][0]);
@@ -253,166 +72,226 @@ fn windows(geometry: &PoolGeometry, band: &Range<usize>) -> Range<usize> {
     first.min(end)..end
 }
 
-/// Finds the maxima of a row of windows again and gives each its gradient. Windows of few taps read them side by side.
-#[inline(always)]
-fn max_row<S: Simd>(s: S, plan: &Pooling, ring: &mut Ring<'_>, ties: Ties, oh: usize, gradient: &[f32]) {
-    if plan.padded && ring.special {
-        return max_row_of_any(plan, ring, ties, oh, gradient);
-    }
-    match plan.windows[oh].taps * plan.taps.len() {
-        2 => max_taps::<S, 2>(s, plan, ring, ties, oh, gradient),
-        3 => max_taps::<S, 3>(s, plan, ring, ties, oh, gradient),
-        4 => max_taps::<S, 4>(s, plan, ring, ties, oh, gradient),
-        6 => max_taps::<S, 6>(s, plan, ring, ties, oh, gradient),
-        9 => max_taps::<S, 9>(s, plan, ring, ties, oh, gradient),
-        _ => max_any_taps(s, plan, ring, ties, oh, gradient),
-    }
-}
-
-/// As many taps as that.
-#[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "registers must be indexed by constants of unrolled loops")]
-fn max_taps<S: Simd, const N: usize>(
+/// A band of rows of the images of a piece of `diff_src`.
+pub(crate) fn piece<S: Simd, T: Taken>(
     s: S,
     plan: &Pooling,
-    ring: &mut Ring<'_>,
-    ties: Ties,
-    oh: usize,
-    gradient: &[f32],
+    operands: Operands<'_>,
+    [images, _, numbers]: &[Range<usize>; 3],
+    diff_src: &mut BlockMut<'_, f32>,
+    lane: &mut [f32],
 ) {
-    let line = ring.line;
-    let mut offsets = [0; N];
-    for (i, offset) in offsets.iter_mut().enumerate() {
-        *offset = ring.row(plan, oh, i / plan.taps.len()) + plan.taps[i % plan.taps.len()];
-    }
-    let rows = Rows::<N>::starting_at(ring.values, &offsets);
-    let (grads, zero) = (&mut *ring.grads, s.splat(0.0));
-    for run in 0..line.runs {
-        let (from, gradient) = (line.start(run), &gradient[run * line.run..][..line.run]);
-        for x in (0..line.run).step_by(S::LANES) {
-            let at = rows.at(from + x, S::LANES);
-            let mut values = [zero; N];
-            for n in 0..N {
-                values[n] = s.load(at.row(n));
+    let (geometry, line, len) = (&plan.geometry, &plan.line, plan.row_len());
+    let outputs = line.outputs();
+    let (src_len, dst_len) = (geometry.pool().input[0] * len, geometry.output()[0] * outputs);
+    let band = numbers.start / len..numbers.end / len;
+    let [sorted, found, block, own] = lane_lens(geometry, line, band.len());
+    let (sorted, lane) = lane.split_at_mut(sorted);
+    let (found, lane) = lane.split_at_mut(found);
+    let (block, lane) = lane.split_at_mut(block);
+    let own = &mut lane[..own];
+    let reached = windows(geometry, &band);
+    for (i, image) in images.clone().enumerate() {
+        let diff_dst = &operands.diff_dst[image * dst_len..][..dst_len];
+        let (mut src, mut indices): (&[f32], &[u8]) = (&[], &[]);
+        match T::TAKE {
+            Take::Part => {}
+            Take::Byte => indices = &operands.indices[image * dst_len..][..dst_len],
+            Take::Number | Take::Equal => {
+                src = &operands.src[image * src_len..][..src_len];
+                let (max, numbers): (&mut [f32], &mut [f32]) =
+                    if T::TAKE == Take::Equal { (found, &mut []) } else { (&mut [], found) };
+                winners::rows(
+                    s,
+                    plan,
+                    src,
+                    sorted,
+                    reached.clone(),
+                    Winners { max, bytes: &mut [], numbers },
+                );
             }
-            let mut max = values[0];
-            for n in 1..N {
-                max = s.max_nan(max, values[n]);
-            }
-            let mut rest = s.load_first(&gradient[x..]);
-            for n in 0..N {
-                let hit = s.or(s.equal(values[n], max), s.not_equal(values[n], values[n]));
-                let to = &mut grads[offsets[n] + from + x..][..S::LANES];
-                s.store(s.add(s.load(to), s.select(hit, rest, zero)), to);
-                if ties == Ties::First {
-                    rest = s.select(hit, zero, rest);
+        }
+        let to = diff_src.row(i, 0);
+        for start in band.clone().step_by(block_rows(geometry, line)) {
+            let rows = start..(start + block_rows(geometry, line)).min(band.end);
+            let to = &mut to[(start - band.start) * len..][..rows.len() * len];
+            let mut block = Block { plan, rows: rows.clone(), to, lines: block, update: operands.update };
+            if let Take::Part = T::TAKE {
+                sum_columns(s, plan, &rows, diff_dst, found);
+                let windows = Windows { gradient: found, bytes: &[], numbers: &[], own: &[] };
+                let all = Segment { pixel: start, place: 0, len: rows.len(), taps: 0..1 };
+                block.gather::<S, T>(s, windows, &all, &[Tap { k: 0, shift: 0 }], 1, 0);
+            } else {
+                let own = if let Take::Equal = T::TAKE { block.own(s, src, own) } else { &[] };
+                let windows = Windows { gradient: diff_dst, bytes: indices, numbers: found, own };
+                let first = if let Take::Byte = T::TAKE { 0 } else { reached.start };
+                let down = &plan.down;
+                for segment in down.segments.iter().filter_map(|segment| segment.within(&rows, down.stride)) {
+                    let taps = &down.taps[segment.taps.clone()];
+                    block.gather::<S, T>(s, windows, &segment, taps, down.stride, first);
                 }
             }
+            block.finish(s);
         }
     }
 }
 
-/// Any number of taps: they are read twice.
-#[inline(always)]
-fn max_any_taps<S: Simd>(s: S, plan: &Pooling, ring: &mut Ring<'_>, ties: Ties, oh: usize, gradient: &[f32]) {
-    let (line, zero) = (ring.line, s.splat(0.0));
-    for run in 0..line.runs {
-        let (from, gradient) = (line.start(run), &gradient[run * line.run..][..line.run]);
-        for x in (0..line.run).step_by(S::LANES) {
-            let mut max = s.splat(f32::NEG_INFINITY);
-            for row in 0..plan.windows[oh].taps {
-                let start = ring.row(plan, oh, row) + from + x;
-                for &tap in &plan.taps {
-                    max = s.max_nan(max, s.load(&ring.values[start + tap..]));
-                }
+/// Some rows of `diff_src`.
+struct Block<'a> {
+    plan: &'a Pooling,
+    rows: Range<usize>,
+    to: &'a mut [f32],
+    /// The same as lines.
+    lines: &'a mut [f32],
+    update: Update,
+}
+
+impl Block<'_> {
+    /// Whether rows are written where they belong: if they are in order, and nothing is added to.
+    fn direct(&self) -> bool {
+        self.plan.line.in_order() && self.update == Update::Overwrite
+    }
+
+    /// What pixels of some rows, a step apart, take from windows; row 0 of winners is that of window `first`.
+    fn gather<S: Simd, T: Taken>(
+        &mut self,
+        s: S,
+        windows: Windows<'_>,
+        down: &Segment,
+        rows: &[Tap],
+        step: usize,
+        first: usize,
+    ) {
+        let (plan, line) = (self.plan, &self.plan.line);
+        let (outputs, channels, row) = (line.outputs(), line.channels, down.pixel - self.rows.start);
+        let direct = self.direct();
+        let pitch = if direct { plan.row_len() } else { line.len };
+        let to = if direct { &mut *self.to } else { &mut *self.lines };
+        for across in &plan.across.segments {
+            let columns = &plan.across.taps[across.taps.clone()];
+            let pixel = if direct { across.pixel * channels } else { line.pixel(across.pixel) };
+            let start = row * pitch + pixel;
+            let mut some = |i: usize, runs: Runs| {
+                let source = |n: usize| {
+                    let (y, x) = (rows[n / columns.len()], columns[n % columns.len()]);
+                    let (oh, column) = (down.place + i - y.shift, (across.place - x.shift) * channels);
+                    let tap = y.k * plan.taps.len() + x.k;
+                    Source { gradient: oh * outputs + column, winner: (oh - first) * outputs + column, tap }
+                };
+                let sources = (0..rows.len() * columns.len()).map(source);
+                let start = start + i * step * pitch;
+                let windows = Windows { own: windows.own.get(start..).unwrap_or(&[]), ..windows };
+                gather::<S, T>(s, windows, sources, runs, &mut to[start..]);
+            };
+            if line.runs == 1 {
+                let (count, len) = (down.len, across.len * channels);
+                some(0, Runs { count, len, from_step: outputs, to_step: step * pitch });
+            } else {
+                let (len, to_step) = (channels, plan.across.stride * channels);
+                (0..down.len)
+                    .for_each(|i| some(i, Runs { count: across.len, len, from_step: channels, to_step }));
             }
-            let mut rest = s.load_first(&gradient[x..]);
-            for row in 0..plan.windows[oh].taps {
-                let start = ring.row(plan, oh, row) + from + x;
-                for &tap in &plan.taps {
-                    let value = s.load(&ring.values[start + tap..]);
-                    let hit = s.or(s.equal(value, max), s.not_equal(value, value));
-                    let to = &mut ring.grads[start + tap..][..S::LANES];
-                    s.store(s.add(s.load(to), s.select(hit, rest, zero)), to);
-                    if ties == Ties::First {
-                        rest = s.select(hit, zero, rest);
+        }
+    }
+
+    /// The pixels of `src`, as what is gathered lies.
+    fn own<'s, S: Simd>(&self, s: S, src: &'s [f32], lines: &'s mut [f32]) -> &'s [f32] {
+        let (line, len) = (&self.plan.line, self.plan.row_len());
+        let src = &src[self.rows.start * len..self.rows.end * len];
+        if self.direct() {
+            return src;
+        }
+        s.vectorize(
+            #[inline(always)]
+            |s| {
+                for (row, to) in src.chunks_exact(len).zip(lines.chunks_exact_mut(line.len)) {
+                    line.fill(
+                        s,
+                        to,
+                        #[inline(always)]
+                        |x| s.load_first(&row[x..]),
+                    );
+                }
+            },
+        );
+        lines
+    }
+
+    /// Puts rows in order, if they are not.
+    fn finish<S: Simd>(self, s: S) {
+        if self.direct() {
+            return;
+        }
+        let (line, len) = (&self.plan.line, self.plan.row_len());
+        s.vectorize(
+            #[inline(always)]
+            |s| {
+                for (to, from) in self.to.chunks_exact_mut(len).zip(self.lines.chunks_exact(line.len)) {
+                    line.read(s, from, to, self.update);
+                }
+            },
+        );
+    }
+}
+
+/// For every row of the image what its pixels take from each column of windows: the sum of the parts.
+fn sum_columns<S: Simd>(s: S, plan: &Pooling, rows: &Range<usize>, diff_dst: &[f32], sums: &mut [f32]) {
+    let outputs = plan.line.outputs();
+    let counts = plan.counts.as_ref().expect("an average has counts");
+    for (y, to) in rows.clone().zip(sums.chunks_exact_mut(outputs)) {
+        let (place, taps) = &plan.rows[y];
+        let taps = &plan.down.taps[taps.clone()];
+        let mut windows = [0; 4];
+        windows.iter_mut().zip(taps).for_each(|(to, tap)| *to = place - tap.shift);
+        match taps.len() {
+            0 => to.fill(0.0),
+            1 => sum_rows::<S, 1>(s, counts, diff_dst, &windows, to),
+            2 => sum_rows::<S, 2>(s, counts, diff_dst, &windows, to),
+            3 => sum_rows::<S, 3>(s, counts, diff_dst, &windows, to),
+            4 => sum_rows::<S, 4>(s, counts, diff_dst, &windows, to),
+            _ => s.vectorize(
+                #[inline(always)]
+                |s| {
+                    for x in (0..outputs).step_by(S::LANES) {
+                        let mut sum = s.splat(0.0);
+                        for tap in taps {
+                            let oh = place - tap.shift;
+                            let part = s.load_first(&diff_dst[oh * outputs..][x..outputs]);
+                            sum = s.mul_add(part, s.splat(counts.parts[0][oh]), sum);
+                        }
+                        s.store_first(counts.share(s, sum, x), &mut to[x..]);
                     }
-                }
-            }
+                },
+            ),
         }
     }
 }
 
-/// Whether a row holds -inf or NaN.
-#[inline(always)]
-fn special<S: Simd>(s: S, row: &[f32]) -> bool {
-    // x - x is NaN where x is not finite; any NaN stays in the sum.
-    let mut sum = s.splat(0.0);
-    for values in row.chunks(S::LANES) {
-        let values = s.load_first(values);
-        sum = s.add(sum, s.sub(values, values));
-    }
-    s.sum(sum).is_nan()
-}
-
-/// As [`max_row`], number by number, where a maximum may be -inf: so is the margin, which must not get the gradient.
-#[cold]
-fn max_row_of_any(plan: &Pooling, ring: &mut Ring<'_>, ties: Ties, oh: usize, gradient: &[f32]) {
-    let (geometry, line) = (&plan.geometry, ring.line);
-    for (j, gradient) in gradient.iter().enumerate() {
-        let (ow, channel) = (j / line.channels, j % line.channels);
-        let taps = || {
-            let rows = 0..plan.windows[oh].taps;
-            rows.flat_map(|row| geometry.taps(1, ow).map(move |kw| (row, kw)))
-        };
-        let place = |ring: &Ring<'_>, (row, kw): (usize, usize)| {
-            ring.row(plan, oh, row) + line.pixel(geometry.pixel(1, ow, kw)) + channel
-        };
-        let max =
-            taps().fold(f32::NEG_INFINITY, |max, tap| Max::join_one(max, ring.values[place(ring, tap)]));
-        for tap in taps() {
-            let at = place(ring, tap);
-            if ring.values[at] == max || ring.values[at].is_nan() {
-                ring.grads[at] += gradient;
-                if ties == Ties::First {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Gives every pixel of a row of windows its part.
-#[inline(always)]
-fn average_row<S: Simd>(
+/// As many rows of windows as that.
+fn sum_rows<S: Simd, const R: usize>(
     s: S,
-    plan: &Pooling,
-    ring: &mut Ring<'_>,
-    oh: usize,
-    gradient: &[f32],
-    sums: &mut [f32],
+    counts: &Counts,
+    diff_dst: &[f32],
+    windows: &[usize; 4],
+    to: &mut [f32],
 ) {
-    let (line, counts) = (ring.line, plan.counts.as_ref().expect("an average has counts"));
-    let row = s.splat(counts.rows[oh]);
-    sums.fill(0.0);
-    // Tap by tap, not output by output: neighbouring taps overlap, and what was just stored cannot be loaded at another place.
-    for &tap in &plan.taps {
-        for run in 0..line.runs {
-            let (from, first) = (line.start(run) + tap, run * line.run);
-            for x in (0..line.run).step_by(S::LANES) {
-                let part = s.load_first(&gradient[first + x..first + line.run]);
-                let part = counts.divide(s, part, row, first + x);
-                let to = &mut sums[from + x..from + line.run];
-                s.store_first(s.add(s.load_first(to), part), to);
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            let offsets: [usize; R] = core::array::from_fn(|r| windows[r] * to.len());
+            let rows = Rows::<R>::starting_at(diff_dst, &offsets);
+            let mut factors = [s.splat(0.0); R];
+            for r in 0..R {
+                factors[r] = s.splat(counts.parts[0][windows[r]]);
             }
-        }
-    }
-    for kh in 0..plan.windows[oh].taps {
-        let slot = ring.row(plan, oh, kh);
-        for (to, sums) in
-            ring.grads[slot..][..line.len].chunks_exact_mut(S::LANES).zip(sums.chunks_exact(S::LANES))
-        {
-            s.store(s.add(s.load(to), s.load(sums)), to);
-        }
-    }
+            for x in (0..to.len()).step_by(S::LANES) {
+                let at = rows.at(x, S::LANES.min(to.len() - x));
+                let mut sum = s.mul(s.load_first(at.row(0)), factors[0]);
+                for r in 1..R {
+                    sum = s.mul_add(s.load_first(at.row(r)), factors[r], sum);
+                }
+                s.store_first(counts.share(s, sum, x), &mut to[x..]);
+            }
+        },
+    );
 }

@@ -91,6 +91,8 @@ pub(crate) struct Counts {
     pub(crate) columns: Vec<f32>,
     /// Whether they are reciprocals, of powers of two.
     pub(crate) reciprocal: bool,
+    /// The reciprocals of rows and of columns: what a gradient is multiplied by.
+    pub(crate) parts: [Vec<f32>; 2],
 }
 
 impl Counts {
@@ -103,6 +105,15 @@ impl Counts {
         };
         let count = s.mul(row, columns);
         if self.reciprocal { s.mul(v, count) } else { s.div(v, count) }
+    }
+
+    /// The part of `v` that each pixel of the columns from number `j` on gets.
+    #[inline(always)]
+    pub(crate) fn share<S: Simd>(&self, s: S, v: S::F32, j: usize) -> S::F32 {
+        match self.parts[1].as_slice() {
+            [one] => s.mul(v, s.splat(*one)),
+            columns => s.mul(v, s.load_first(&columns[j..])),
+        }
     }
 }
 

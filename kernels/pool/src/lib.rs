@@ -15,7 +15,8 @@
 //! neighbouring outputs read neighbouring numbers and a tap is again an offset. `K_h + K_w` operations per output instead of
 //! `K_h * K_w`, and any stride, dilation and padding by the same code.
 //!
-//! Backward keeps the lines of the rows that a window touches in a ring, adds to them, and writes each row of `diff_src` once.
+//! Backward is a gather: a pixel adds up what it gets from the windows that reach it, and is written once. Who won a window is read from the
+//! [indices](Pooling::forward_with_indices) that a forward run kept, a byte each, or found again from `src`.
 //!
 //! # Promises
 //!
@@ -27,9 +28,13 @@
 mod backward;
 pub mod definition;
 mod forward;
+mod gather;
 mod line;
 mod plan;
 mod pool2d;
+mod reach;
+mod squares;
+mod winners;
 
 pub use plan::Pooling;
 pub use pool2d::{Pool2d, PoolGeometry, Reduction, Ties};

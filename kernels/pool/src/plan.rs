@@ -1,8 +1,12 @@
 //! A pooling that is checked and cut into tasks, ready to run.
 
+use crate::backward::Operands;
 use crate::forward::{Counts, Max, Sum};
+use crate::gather::{Byte, Equal, Number, Part, Taken};
 use crate::line::Line;
-use crate::{Pool2d, PoolGeometry, Reduction, backward, forward};
+use crate::reach::Reach;
+use crate::winners::{Span, Winners};
+use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, forward, squares, winners};
 use convolve_core::{BlockMut, Cut, Error, Layout, Par, Update, Workspace, lines};
 use convolve_simd::{Isa, Simd, dispatch};
 use core::ops::Range;
@@ -35,14 +39,19 @@ pub struct Pooling {
     pub(crate) whole_image: bool,
     /// Windows of two columns side by side, in NCHW.
     pub(crate) pairs: bool,
+    /// Rows and columns as what windows reach.
+    pub(crate) down: Reach,
+    pub(crate) across: Reach,
+    /// The place and the taps of every row of the image.
+    pub(crate) rows: Vec<(usize, Range<usize>)>,
+    /// Windows along each axis, by their taps.
+    pub(crate) spans: [Vec<Span>; 2],
     /// Windows of 2 x 2 pixels side by side.
     pub(crate) squares: bool,
     /// Columns of a window, if its taps are read without a line, in NHWC.
     pub(crate) pixels: Option<usize>,
     /// Outputs of a row whose windows lie in the image.
     pub(crate) inner: Range<usize>,
-    /// Whether a window may hang over the image.
-    pub(crate) padded: bool,
     isa: Isa,
     threads: usize,
 }
@@ -115,7 +124,10 @@ impl Pooling {
                 if reciprocal {
                     rows.iter_mut().chain(&mut columns).for_each(|count| *count = count.recip());
                 }
-                Some(Counts { rows, columns, reciprocal })
+                let parts =
+                    [&rows, &columns].map(|counts| counts.iter().map(|count| count.recip()).collect());
+                let parts = if reciprocal { [rows.clone(), columns.clone()] } else { parts };
+                Some(Counts { rows, columns, reciprocal, parts })
             }
         };
         let whole_line = line.outputs() == 1 && line.in_order() && pool.dilation[1] == 1;
@@ -144,8 +156,13 @@ impl Pooling {
         let inner = start..(start..output[1]).rfind(whole).map_or(start, |last| last + 1);
         let pixels = pixels.filter(|_| !inner.is_empty());
         let squares = pool.kernel == [2, 2] && pool.stride == [2, 2] && pool.dilation == [1, 1] && !padded;
+        let [down, across] = [0, 1].map(|axis| Reach::new(&geometry, axis));
         Ok(Self {
+            rows: down.by_pixel(pool.input[0]),
+            spans: [0, 1].map(|axis| winners::spans(&geometry, axis)),
             squares,
+            down,
+            across,
             pixels,
             inner,
             geometry,
@@ -156,7 +173,6 @@ impl Pooling {
             whole_line,
             whole_image,
             pairs,
-            padded,
             isa,
             threads: threads.max(1),
         })
@@ -199,9 +215,17 @@ impl Pooling {
     }
 
     fn lane_len(&self) -> usize {
-        lines(
-            self.line.len.max(backward::lane_len(&self.geometry, &self.line, self.max())).min(usize::MAX / 2),
-        )
+        let [_, _, Cut { block, .. }] = self.backward_cuts();
+        let parts = backward::lane_lens(&self.geometry, &self.line, block / self.row_len());
+        let backward = parts.into_iter().fold(0, usize::saturating_add);
+        lines(self.line.len.max(backward).min(usize::MAX / 2))
+    }
+
+    /// Tasks of a backward pass: numbers of whole rows.
+    fn backward_cuts(&self) -> [Cut; 3] {
+        let (height, len) = (self.geometry.pool().input[0], self.row_len());
+        let [images, rows, _] = self.cuts(height, len, 4 * backward::window_rows(&self.geometry));
+        [images, Cut::whole(1), Cut { unit: height * len, block: rows.block * len }]
     }
 
     /// Floats of workspace that a run needs, forward or backward, for all threads planned for.
@@ -265,6 +289,12 @@ impl Pooling {
         ]
     }
 
+    /// Tasks of a forward pass, of at least so many rows of outputs.
+    fn forward_cuts(&self, least: usize) -> [Cut; 3] {
+        let pool = self.geometry.pool();
+        self.cuts(self.geometry.output()[0], self.row_len() * pool.stride[0].min(pool.input[0]), least)
+    }
+
     /// `dst` = the pooled `src`. O(elements of `src`); a windowful of rows is read from the cache.
     ///
     /// Shapes: `src` `[N, C, H, W]`, `dst` `[N, C, OH, OW]`, or `[N, H, W, C]` and `[N, OH, OW, C]` by the layout. The workspace holds garbage
@@ -294,12 +324,7 @@ impl Pooling {
         self.check("src", src.len(), false)?;
         self.check("dst", dst.len(), true)?;
         self.enough(workspace)?;
-        let [height, _] = self.geometry.output();
-        let cuts = self.cuts(
-            height,
-            self.row_len() * self.geometry.pool().stride[0].min(self.geometry.pool().input[0]),
-            1,
-        );
+        let ([height, _], cuts) = (self.geometry.output(), self.forward_cuts(1));
         let extent = [self.images(), height, self.line.outputs()];
         dispatch!(self.isa, s => forward_on(s, self, src, BlockMut::new(dst, extent), cuts, workspace, par));
         Ok(())
@@ -337,12 +362,154 @@ impl Pooling {
         self.check("diff_dst", diff_dst.len(), true)?;
         self.check("diff_src", diff_src.len(), false)?;
         self.enough(workspace)?;
-        let [height, _] = self.geometry.pool().input;
-        let cuts = self.cuts(height, self.row_len(), 4 * backward::ring_rows(&self.geometry));
-        let block = BlockMut::new(diff_src, [self.images(), height, self.row_len()]);
-        let operands = (src, diff_dst, update);
-        dispatch!(self.isa, s => backward_on(s, self, operands, block, cuts, workspace, par));
+        let operands = Operands { src, indices: &[], diff_dst, update };
+        match self.geometry.pool().reduction {
+            Reduction::Max { ties } if self.squares => {
+                let [height, _] = self.geometry.pool().input;
+                dispatch!(self.isa, s => BlockMut::new(diff_src, [self.images(), height, self.row_len()]).for_each_piece(
+                    self.cuts(height, self.row_len(), 2),
+                    par,
+                    &mut [],
+                    0,
+                    &|ranges, mut diff_src, _| s.vectorize(
+                        #[inline(always)]
+                        |s| squares::squares(s, self, ties, [src, diff_dst], &ranges, &mut diff_src, update),
+                    ),
+                ));
+            }
+            Reduction::Average { .. } => self.gather::<Part>(operands, diff_src, workspace, par),
+            Reduction::Max { ties: Ties::All } => self.gather::<Equal>(operands, diff_src, workspace, par),
+            Reduction::Max { ties: Ties::First } => {
+                self.at_most(1 << 24, "it must be at most 2^24 taps, so that f32 tells which one")?;
+                self.gather::<Number>(operands, diff_src, workspace, par);
+            }
+        }
         Ok(())
+    }
+
+    fn gather<T: Taken>(
+        &self,
+        operands: Operands<'_>,
+        diff_src: &mut [f32],
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) {
+        let block =
+            BlockMut::new(diff_src, [self.images(), 1, self.geometry.pool().input[0] * self.row_len()]);
+        dispatch!(self.isa, s => block.for_each_piece(
+            self.backward_cuts(),
+            par,
+            workspace,
+            self.lane_len(),
+            &|ranges, mut diff_src, lane| backward::piece::<_, T>(s, self, operands, &ranges, &mut diff_src, lane),
+        ));
+    }
+
+    /// Whether a window has at most so many taps.
+    fn at_most(&self, most: usize, reason: &'static str) -> Result<(), Error> {
+        let [height, width] = self.geometry.pool().kernel;
+        let value = height.saturating_mul(width);
+        if value > most { Err(Error::Parameter { parameter: "kernel", value, reason }) } else { Ok(()) }
+    }
+
+    /// As [`forward`](Self::forward), and keeps for [`backward_from_indices`](Self::backward_from_indices) which tap of each window is its (first)
+    /// maximum: `indices` lie as `dst`, and tap `[kh, kw]` has the index `kh * KW + kw`.
+    ///
+    /// A byte for each window instead of all of `src` is what training has to keep, and backward need not look for maxima.
+    ///
+    /// # Errors
+    /// An average; ties that all win; a window of more than 256 taps; a slice of the wrong length. Nothing is then touched.
+    ///
+    /// ```
+    /// use convolve_core::{Par, Update};
+    /// use convolve_pool::Pool2d;
+    /// let plan = Pool2d::max(1, 2).input([2, 4]).plan(convolve_simd::Isa::best(), 1)?;
+    /// let (mut dst, mut indices, mut workspace) = ([0.0; 2], [0; 2], plan.workspace()?);
+    /// plan.forward_with_indices(&[1.0, 2.0, 0.0, 0.0, 9.0, 0.0, 0.0, 5.0], &mut dst, &mut indices, &mut workspace, Par::Seq)?;
+    /// assert_eq!((dst, indices), ([9.0, 5.0], [2, 3]));
+    /// let mut diff_src = [f32::NAN; 8];
+    /// plan.backward_from_indices(&indices, &[10.0, 20.0], &mut diff_src, Update::Overwrite, &mut workspace, Par::Seq)?;
+    /// assert_eq!(diff_src, [0.0, 0.0, 0.0, 0.0, 10.0, 0.0, 0.0, 20.0]);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn forward_with_indices(
+        &self,
+        src: &[f32],
+        dst: &mut [f32],
+        indices: &mut [u8],
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) -> Result<(), Error> {
+        self.check_indices(indices.len())?;
+        self.check("src", src.len(), false)?;
+        self.check("dst", dst.len(), true)?;
+        self.enough(workspace)?;
+        let ([height, _], outputs) = (self.geometry.output(), self.line.outputs());
+        let image_len = self.geometry.pool().input[0] * self.row_len();
+        let extent = [self.images(), 1, height * outputs];
+        let [images, rows, _] = self.forward_cuts(16);
+        let cuts = [images, Cut::whole(1), Cut { unit: height * outputs, block: rows.block * outputs }];
+        dispatch!(self.isa, s => BlockMut::new(dst, extent).for_each_pair(
+            BlockMut::new(indices, extent),
+            cuts,
+            par,
+            workspace,
+            self.lane_len(),
+            &|[images, _, numbers], mut dst, mut indices, lane| {
+                let rows = numbers.start / outputs..numbers.end / outputs;
+                for (i, image) in images.enumerate() {
+                    let src = &src[image * image_len..][..image_len];
+                    let to = Winners { max: dst.row(i, 0), bytes: indices.row(i, 0), numbers: &mut [] };
+                    winners::rows(s, self, src, lane, rows.clone(), to);
+                }
+            },
+        ));
+        Ok(())
+    }
+
+    /// As [`backward`](Self::backward), from the indices of [`forward_with_indices`](Self::forward_with_indices); `src` is not needed. An index that is
+    /// not a tap of its window in the image gives its gradient to nobody.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// use convolve_core::{Par, Update};
+    /// use convolve_pool::Pool2d;
+    /// let plan = Pool2d::max(1, [1, 2]).input([1, 3]).stride(1).plan(convolve_simd::Isa::best(), 1)?;
+    /// let mut diff_src = [1.0; 3];
+    /// plan.backward_from_indices(&[1, 0], &[10.0, 1.0], &mut diff_src, Update::Accumulate, &mut plan.workspace()?, Par::Seq)?;
+    /// assert_eq!(diff_src, [1.0, 12.0, 1.0]);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn backward_from_indices(
+        &self,
+        indices: &[u8],
+        diff_dst: &[f32],
+        diff_src: &mut [f32],
+        update: Update,
+        workspace: &mut [f32],
+        par: Par<'_>,
+    ) -> Result<(), Error> {
+        self.check_indices(indices.len())?;
+        self.check("diff_dst", diff_dst.len(), true)?;
+        self.check("diff_src", diff_src.len(), false)?;
+        self.enough(workspace)?;
+        self.gather::<Byte>(Operands { src: &[], indices, diff_dst, update }, diff_src, workspace, par);
+        Ok(())
+    }
+
+    /// Whether there are indices at all, and so many.
+    fn check_indices(&self, got: usize) -> Result<(), Error> {
+        if self.geometry.pool().reduction != (Reduction::Max { ties: Ties::First }) {
+            let reason = "indices tell the first maximum of a window, and no other reduction or ties";
+            return Err(Error::Parameter { parameter: "indices", value: got, reason });
+        }
+        self.at_most(
+            256,
+            "it must be at most 256 taps, so that a byte tells which one; `backward` needs no indices",
+        )?;
+        self.check("indices", got, true)
     }
 }
 
@@ -369,39 +536,4 @@ fn forward_on<S: Simd>(
             ),
         }
     });
-}
-
-fn backward_on<S: Simd>(
-    s: S,
-    plan: &Pooling,
-    (src, diff_dst, update): (&[f32], &[f32], Update),
-    diff_src: BlockMut<'_, f32>,
-    cuts: [Cut; 3],
-    workspace: &mut [f32],
-    par: Par<'_>,
-) {
-    let ties = match plan.geometry.pool().reduction {
-        Reduction::Max { ties } => Some(ties),
-        Reduction::Average { .. } => None,
-    };
-    diff_src.for_each_piece(
-        cuts,
-        par,
-        workspace,
-        plan.lane_len(),
-        &|ranges, mut diff_src, lane| match ties {
-            Some(ties) if plan.squares => s.vectorize(
-                #[inline(always)]
-                |s| backward::squares(s, plan, ties, [src, diff_dst], &ranges, &mut diff_src, update),
-            ),
-            Some(ties) => s.vectorize(
-                #[inline(always)]
-                |s| backward::piece(s, plan, Some(ties), src, diff_dst, &ranges, &mut diff_src, lane, update),
-            ),
-            None => s.vectorize(
-                #[inline(always)]
-                |s| backward::piece(s, plan, None, src, diff_dst, &ranges, &mut diff_src, lane, update),
-            ),
-        },
-    );
 }

@@ -159,12 +159,43 @@ fn check(pool: Pool2d, src: &[f32], diff_dst: &[f32]) {
                 diff_src[i], gradient[i]
             );
         }
+        let few = pool.kernel[0] * pool.kernel[1] <= 256;
+        if few && pool.reduction == (Reduction::Max { ties: Ties::First }) {
+            check_indices([&plan, &shared], src, diff_dst, [&dst, &diff_src], &two);
+        }
         let mut sum = vec![1.0; diff_src.len()];
         plan.backward(src, diff_dst, &mut sum, Update::Accumulate, &mut plan.workspace().unwrap(), Par::Seq)
             .unwrap();
         let added: Vec<f32> = diff_src.iter().map(|x| x + 1.0).collect();
         assert!(same_bits(&sum, &added), "accumulate: {pool:?} on {isa}");
     }
+}
+
+/// A run that keeps indices gives the same maxima, on any number of threads the same indices, and from them the same gradient.
+fn check_indices(
+    plans: [&Pooling; 2],
+    src: &[f32],
+    diff_dst: &[f32],
+    [dst, diff_src]: [&[f32]; 2],
+    two: &rayon::ThreadPool,
+) {
+    let (pool, isa) = (plans[0].geometry().pool(), plans[0].isa());
+    let mut all = Vec::new();
+    for (plan, par) in plans.into_iter().zip([Par::Seq, Par::Pool(two)]) {
+        let (mut to, mut indices) = (vec![f32::NAN; dst.len()], vec![77; dst.len()]);
+        let mut workspace = vec![f32::NAN; plan.workspace_len()];
+        plan.forward_with_indices(src, &mut to, &mut indices, &mut workspace, par).unwrap();
+        assert_same("forward with indices", pool, isa, &to, dst);
+        let (mut sum, mut gradient) = (vec![1.0; src.len()], vec![f32::NAN; src.len()]);
+        for (to, update) in [(&mut gradient, Update::Overwrite), (&mut sum, Update::Accumulate)] {
+            plan.backward_from_indices(&indices, diff_dst, to, update, &mut workspace, par).unwrap();
+        }
+        assert_same("backward from indices", pool, isa, &gradient, diff_src);
+        let added: Vec<f32> = diff_src.iter().map(|x| x + 1.0).collect();
+        assert_same("accumulated from indices", pool, isa, &sum, &added);
+        all.push(indices);
+    }
+    assert_eq!(all[0], all[1], "threads: {pool:?} on {isa}");
 }
 
 fn pools() -> impl Strategy<Value = Pool2d> {
@@ -305,6 +336,22 @@ fn nonsense_is_refused_with_a_sentence() {
         assert!(Pool2d::max(1, most).input(4).padding(most).plan(Isa::best(), 1).is_err());
         assert!(
             Pool2d::max(1, 2).input(4).dilation(most).padding(Padding::Same).plan(Isa::best(), 1).is_err()
+        );
+    }
+    let indices = |pool: Pool2d| {
+        let plan = pool.plan(Isa::best(), 1).unwrap();
+        let (mut src, dst) = (vec![0.0; plan.geometry().src_len()], vec![0.0; plan.geometry().dst_len()]);
+        let (indices, mut workspace) = (vec![0; dst.len()], plan.workspace().unwrap());
+        plan.backward_from_indices(&indices, &dst, &mut src, Update::Overwrite, &mut workspace, Par::Seq)
+    };
+    assert!(indices(Pool2d::max(1, 16).input(16)).is_ok());
+    let error = indices(Pool2d::max(1, [1, 257]).input([1, 300])).unwrap_err().to_string();
+    assert!(error.starts_with("kernel = 257: it must be at most 256 taps"), "{error}");
+    for pool in [Pool2d::average(1, 2).input(4), Pool2d::max(1, 2).input(4).ties(Ties::All)] {
+        let error = indices(pool).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "indices = 4: indices tell the first maximum of a window, and no other reduction or ties"
         );
     }
     let plan = Pool2d::max(2, 2).input(4).plan(Isa::best(), 1).unwrap();

@@ -9,7 +9,8 @@
 /// - `between(first, end)` and `load_where(from, mask)`,
 /// - `sum(v)`,
 /// - `permute(v, order)`,
-/// - `equal(a, b)`, `not_equal(a, b)`, `less(a, b)`, `or(a, b)` and `select(mask, then, otherwise)`,
+/// - `equal(a, b)`, `not_equal(a, b)`, `less(a, b)`, `at_least(a, b)`, `or(a, b)` and `select(mask, then, otherwise)`,
+/// - `equal_byte(from, byte)` and `store_bytes(v, to)`, for slices of any length,
 /// - `scale(v, n)`, `deinterleave(a, b)` and `interleave(a, b)`,
 /// - `transpose_quads(rows)`: with 4 x 4 blocks already transposed, transposes the matrix of
 ///   such blocks.
@@ -102,6 +103,9 @@ macro_rules! backend {
                 unsafe { store_part(v, to) }
             }
 
+            backend! { @method equal_byte(from: &[u8], byte: u8) -> $Mask = equal_byte }
+            backend! { @method store_bytes(v: $F32, to: &mut [u8]) -> () = store_bytes }
+
             #[cfg(not(miri))]
             #[inline(always)]
             fn prefetch(self, data: &[f32], at: usize) {
@@ -122,6 +126,7 @@ macro_rules! backend {
             backend! { @method equal(a: $F32, b: $F32) -> $Mask = equal }
             backend! { @method not_equal(a: $F32, b: $F32) -> $Mask = not_equal }
             backend! { @method less(a: $F32, b: $F32) -> $Mask = less }
+            backend! { @method at_least(a: $F32, b: $F32) -> $Mask = at_least }
             backend! { @method or(a: $Mask, b: $Mask) -> $Mask = or }
             backend! { @method select(mask: $Mask, then: $F32, otherwise: $F32) -> $F32 = select }
             backend! { @method scale(v: $F32, n: $F32) -> $F32 = scale }
@@ -182,7 +187,7 @@ macro_rules! backend {
     (@method $method:ident($($x:ident: $X:ty),+) -> $R:ty = $operation:ident) => {
         #[inline(always)]
         fn $method(self, $($x: $X),+) -> $R {
-            // SAFETY: the token proves the feature, and the operation touches no memory.
+            // SAFETY: the token proves the feature, and the operation touches no memory but slices.
             unsafe { $operation($($x),+) }
         }
     };
@@ -235,6 +240,9 @@ macro_rules! absent {
                 equal(_a: Self::F32, _b: Self::F32) -> Self::Mask;
                 not_equal(_a: Self::F32, _b: Self::F32) -> Self::Mask;
                 less(_a: Self::F32, _b: Self::F32) -> Self::Mask;
+                at_least(_a: Self::F32, _b: Self::F32) -> Self::Mask;
+                equal_byte(_from: &[u8], _byte: u8) -> Self::Mask;
+                store_bytes(_v: Self::F32, _to: &mut [u8]) -> ();
                 or(_a: Self::Mask, _b: Self::Mask) -> Self::Mask;
                 select(_mask: Self::Mask, _then: Self::F32, _otherwise: Self::F32) -> Self::F32;
                 scale(_v: Self::F32, _n: Self::F32) -> Self::F32;

@@ -2,7 +2,7 @@
 
 use wide::f32x4;
 
-use crate::simd::{Simd, assert_block, load_part_of_4, store_part_of_4};
+use crate::simd::{Simd, assert_block, first_bytes, load_part_of_4, store_first_bytes, store_part_of_4};
 
 /// The token for what the compiler may use on every CPU of the target.
 ///
@@ -149,6 +149,21 @@ impl Simd for Portable {
     #[inline(always)]
     fn less(self, a: f32x4, b: f32x4) -> f32x4 {
         a.simd_lt(b)
+    }
+
+    #[inline(always)]
+    fn at_least(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_ge(b)
+    }
+
+    #[inline(always)]
+    fn equal_byte(self, from: &[u8], byte: u8) -> f32x4 {
+        f32x4::new(first_bytes::<4>(from).map(|x| f32::from_bits(if x == byte { u32::MAX } else { 0 })))
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, v: f32x4, to: &mut [u8]) {
+        store_first_bytes(v.to_array().map(|x| x as u8), to);
     }
 
     #[inline(always)]

@@ -16,28 +16,28 @@ use core::marker::PhantomData;
 /// assert_eq!((pair.row(0), pair.row(1)), (&[2.0, 3.0][..], &[5.0, 6.0][..]));
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a, const N: usize> {
-    starts: [*const f32; N],
+pub struct Rows<'a, const N: usize, T = f32> {
+    starts: [*const T; N],
     len: usize,
-    marker: PhantomData<&'a [f32]>,
+    marker: PhantomData<&'a [T]>,
 }
 
 /// `len` elements of every row. See [`Rows::at`].
 #[derive(Clone, Copy, Debug)]
-pub struct RowsAt<'r, 'a, const N: usize> {
-    rows: &'r Rows<'a, N>,
+pub struct RowsAt<'r, 'a, const N: usize, T = f32> {
+    rows: &'r Rows<'a, N, T>,
     x: usize,
     len: usize,
 }
 
-impl<'a, const N: usize> Rows<'a, N> {
+impl<'a, const N: usize, T> Rows<'a, N, T> {
     /// The first `N` of some slices, as far as the shortest goes.
     ///
     /// # Panics
     /// When there are fewer.
     #[inline(always)]
-    pub fn new(rows: &[&'a [f32]]) -> Self {
-        let rows: &[&[f32]; N] = rows.first_chunk().expect("there are N rows");
+    pub fn new(rows: &[&'a [T]]) -> Self {
+        let rows: &[&[T]; N] = rows.first_chunk().expect("there are N rows");
         let len = rows.iter().fold(usize::MAX, |len, row| len.min(row.len()));
         Self { starts: core::array::from_fn(|i| rows[i].as_ptr()), len, marker: PhantomData }
     }
@@ -53,7 +53,7 @@ impl<'a, const N: usize> Rows<'a, N> {
     /// # Panics
     /// When one starts beyond the end.
     #[inline(always)]
-    pub fn starting_at(data: &'a [f32], offsets: &[usize; N]) -> Self {
+    pub fn starting_at(data: &'a [T], offsets: &[usize; N]) -> Self {
         let last = offsets.iter().fold(0, |last, offset| last.max(*offset));
         assert!(last <= data.len(), "a row starts beyond the end");
         let starts = core::array::from_fn(|i| data.as_ptr().wrapping_add(offsets[i]));
@@ -77,7 +77,7 @@ impl<'a, const N: usize> Rows<'a, N> {
     /// # Panics
     /// When they are not all inside.
     #[inline(always)]
-    pub fn at(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N> {
+    pub fn at(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N, T> {
         assert!(len <= self.len && x <= self.len - len, "beyond the end of a row");
         RowsAt { rows: self, x, len }
     }
@@ -87,7 +87,7 @@ impl<'a, const N: usize> Rows<'a, N> {
     /// # Panics
     /// When `x` is not inside.
     #[inline(always)]
-    pub fn up_to(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N> {
+    pub fn up_to(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N, T> {
         assert!(x <= self.len, "beyond the end of a row");
         RowsAt { rows: self, x, len: len.min(self.len - x) }
     }
@@ -163,13 +163,13 @@ impl<'a, const N: usize, const B: usize> PlacesAt<'_, 'a, N, B> {
     }
 }
 
-impl<'a, const N: usize> RowsAt<'_, 'a, N> {
+impl<'a, const N: usize, T> RowsAt<'_, 'a, N, T> {
     /// Those of row `i`.
     ///
     /// # Panics
     /// When there is no such row.
     #[inline(always)]
-    pub fn row(&self, i: usize) -> &'a [f32] {
+    pub fn row(&self, i: usize) -> &'a [T] {
         let start = self.rows.starts[i];
         // SAFETY: `at` and `up_to` checked that `x .. x + len` lies inside the shortest row.
         let start = unsafe { start.add(self.x) };

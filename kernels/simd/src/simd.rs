@@ -295,6 +295,36 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// ```
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;
 
+    /// Where `a >= b`; never where one is NaN.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mask = s.at_least(s.load(&[0.0, 1.0, f32::NAN, 3.0]), s.splat(1.0));
+    /// assert_eq!(s.sum(s.select(mask, s.splat(1.0), s.splat(0.0))), 2.0);
+    /// ```
+    fn at_least(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// Where the byte is `byte`: lane by lane of the first [`LANES`](Simd::LANES) bytes. Where there are fewer, other lanes read 0.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let mask = s.equal_byte(&[7, 200, 7], 7);
+    /// assert_eq!(s.sum(s.select(mask, s.splat(1.0), s.splat(0.0))), 2.0);
+    /// ```
+    fn equal_byte(self, from: &[u8], byte: u8) -> Self::Mask;
+
+    /// Writes the first `min(to.len(), LANES)` lanes as bytes, and nothing beyond; lanes are whole numbers from 0 to 255.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let (s, mut to) = (Portable::new(), [0; 3]);
+    /// s.store_bytes(s.load(&[0.0, 255.0, 7.0, 9.0]), &mut to);
+    /// assert_eq!(to, [0, 255, 7]);
+    /// ```
+    fn store_bytes(self, v: Self::F32, to: &mut [u8]);
+
     /// Where either is true.
     ///
     /// ```
@@ -442,5 +472,23 @@ pub(crate) fn store_part_of_4(lanes: [f32; 4], to: &mut [f32]) {
         [a] => *a = lanes[0],
         [a, b] => [*a, *b] = [lanes[0], lanes[1]],
         [a, b, c, ..] => [*a, *b, *c] = [lanes[0], lanes[1], lanes[2]],
+    }
+}
+
+/// The first bytes, then zeros.
+#[inline(always)]
+pub(crate) fn first_bytes<const LANES: usize>(from: &[u8]) -> [u8; LANES] {
+    match from.first_chunk() {
+        Some(bytes) => *bytes,
+        None => core::array::from_fn(|i| from.get(i).copied().unwrap_or(0)),
+    }
+}
+
+/// The inverse of [`first_bytes`].
+#[inline(always)]
+pub(crate) fn store_first_bytes<const LANES: usize>(bytes: [u8; LANES], to: &mut [u8]) {
+    match to.first_chunk_mut() {
+        Some(to) => *to = bytes,
+        None => to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte),
     }
 }

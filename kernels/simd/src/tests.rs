@@ -32,6 +32,7 @@ on_every_isa! {
     max_nan_keeps_nan_of_both_sides
     division
     comparisons_and_select
+    bytes_are_lanes
     scale_multiplies_by_powers_of_two
     interleave_and_deinterleave_are_inverses
     mul_add
@@ -110,6 +111,22 @@ fn arithmetic<S: Simd>(s: S) {
         assert_lanes(s, s.add(va, vb), |i| a[i] + b[i]);
         assert_lanes(s, s.sub(va, vb), |i| a[i] - b[i]);
         assert_lanes(s, s.mul(va, vb), |i| a[i] * b[i]);
+    }
+}
+
+fn bytes_are_lanes<S: Simd>(s: S) {
+    let bytes: Vec<u8> = (0..=255).chain([0, 9, 9, 7, 0, 255]).collect();
+    let numbers: Vec<f32> = bytes.iter().map(|&byte| byte.into()).collect();
+    for (start, len) in (0..bytes.len()).flat_map(|start| (0..=S::LANES).map(move |len| (start, len))) {
+        let from = &bytes[start..(start + len).min(bytes.len())];
+        for byte in [0, 9, 255, from.first().copied().unwrap_or(1)] {
+            let hits = s.select(s.equal_byte(from, byte), s.splat(1.0), s.splat(0.0));
+            let expected = |i| f32::from(u8::from(from.get(i).copied().unwrap_or(0) == byte));
+            assert_lanes(s, hits, expected);
+        }
+        let mut to = [77; 32];
+        s.store_bytes(s.load_first(&numbers[start..]), &mut to[..from.len()]);
+        assert_eq!((&to[..from.len()], to[from.len()]), (from, 77), "{}", S::NAME);
     }
 }
 

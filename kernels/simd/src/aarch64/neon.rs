@@ -7,7 +7,7 @@ use core::arch::aarch64::*;
 #[inline(always)]
 fn prefetch(_: *const f32) {}
 
-use crate::simd::{load_part_of_4, store_part_of_4};
+use crate::simd::{first_bytes, load_part_of_4, store_first_bytes, store_part_of_4};
 
 backend! {
     /// The token for NEON.
@@ -119,6 +119,12 @@ fn less(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn at_least(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+    vcgeq_f32(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 fn or(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
     vorrq_u32(a, b)
 }
@@ -127,6 +133,22 @@ fn or(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
 #[target_feature(enable = "neon")]
 fn select(mask: uint32x4_t, then: float32x4_t, otherwise: float32x4_t) -> float32x4_t {
     vbslq_f32(mask, then, otherwise)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn equal_byte(from: &[u8], byte: u8) -> uint32x4_t {
+    let bytes = vcreate_u8(u64::from(u32::from_le_bytes(first_bytes(from))));
+    let hits = vreinterpret_s8_u8(vceq_u8(bytes, vdup_n_u8(byte)));
+    vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(vmovl_s8(hits))))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn store_bytes(v: float32x4_t, to: &mut [u8]) {
+    let halves = vmovn_u32(vcvtnq_u32_f32(v));
+    let bytes = vmovn_u16(vcombine_u16(halves, halves));
+    store_first_bytes(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)).to_le_bytes(), to);
 }
 
 /// The exponent field of 2^n is n + 127.

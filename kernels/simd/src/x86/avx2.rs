@@ -4,7 +4,7 @@
 use super::prefetch;
 use core::arch::x86_64::*;
 
-use crate::simd::store_part_of_4;
+use crate::simd::{first_bytes, store_first_bytes, store_part_of_4};
 
 backend! {
     /// The token for AVX2 and FMA.
@@ -134,6 +134,12 @@ fn less(a: __m256, b: __m256) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
+fn at_least(a: __m256, b: __m256) -> __m256 {
+    _mm256_cmp_ps::<_CMP_GE_OQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
 fn or(a: __m256, b: __m256) -> __m256 {
     _mm256_or_ps(a, b)
 }
@@ -142,6 +148,22 @@ fn or(a: __m256, b: __m256) -> __m256 {
 #[target_feature(enable = "avx2,fma")]
 fn select(mask: __m256, then: __m256, otherwise: __m256) -> __m256 {
     _mm256_blendv_ps(otherwise, then, mask)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn equal_byte(from: &[u8], byte: u8) -> __m256 {
+    let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(first_bytes(from)));
+    let hits = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed()));
+    _mm256_castsi256_ps(_mm256_cvtepi8_epi32(hits))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store_bytes(v: __m256, to: &mut [u8]) {
+    let v = _mm256_cvtps_epi32(v);
+    let v = _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    store_first_bytes(_mm_cvtsi128_si64(_mm_packus_epi16(v, v)).to_le_bytes(), to);
 }
 
 /// The exponent field of 2^n is n + 127.

@@ -127,6 +127,12 @@ fn less(a: __m512, b: __m512) -> __mmask16 {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
+fn at_least(a: __m512, b: __m512) -> __mmask16 {
+    _mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
 fn or(a: __mmask16, b: __mmask16) -> __mmask16 {
     a | b
 }
@@ -135,6 +141,30 @@ fn or(a: __mmask16, b: __mmask16) -> __mmask16 {
 #[target_feature(enable = "avx512f,avx512dq")]
 fn select(mask: __mmask16, then: __m512, otherwise: __m512) -> __m512 {
     _mm512_mask_blend_ps(mask, otherwise, then)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw")]
+fn equal_byte(from: &[u8], byte: u8) -> __mmask16 {
+    let bytes = match from.first_chunk::<16>() {
+        // SAFETY: there are sixteen bytes; the instruction needs no alignment.
+        Some(from) => unsafe { _mm_loadu_si128(from.as_ptr().cast()) },
+        // SAFETY: the mask selects no byte beyond the slice, and others are not read.
+        None => unsafe { _mm_maskz_loadu_epi8(first(from.len()), from.as_ptr().cast()) },
+    };
+    _mm_cmpeq_epi8_mask(bytes, _mm_set1_epi8(byte.cast_signed()))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw")]
+fn store_bytes(v: __m512, to: &mut [u8]) {
+    let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+    match to.first_chunk_mut::<16>() {
+        // SAFETY: there are sixteen bytes; the instruction needs no alignment.
+        Some(to) => unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) },
+        // SAFETY: the mask selects no byte beyond the slice, and others are not written.
+        None => unsafe { _mm_mask_storeu_epi8(to.as_mut_ptr().cast(), first(to.len()), bytes) },
+    }
 }
 
 #[inline]
