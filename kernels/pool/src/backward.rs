@@ -268,6 +268,7 @@ fn sum_columns<S: Simd>(s: S, plan: &Pooling, rows: &Range<usize>, diff_dst: &[f
 }
 
 /// As many rows of windows as that.
+#[expect(clippy::needless_range_loop, reason = "registers must be indexed by constants of unrolled loops")]
 fn sum_rows<S: Simd, const R: usize>(
     s: S,
     counts: &Counts,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Pixels of a segment (see `reach.rs`) are reached by the same taps, so that neighbours read neighbouring windows. Nothing is scattered,
-//! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to, before: 0.12 to 0.5 of the speed.)
+//! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to took 1.2 to 2.1 times as long
+//! for averages, 1.1 to 1.8 times for maxima of 3 x 3 whose winners are found again.)
 
 use convolve_simd::{Rows, Simd};
 
