@@ -1,6 +1,9 @@
 //! The result depends on nothing but the operands: not on threads, batch, alignment, dirty memory or who else runs the same plan.
 
-use convolve::{Caches, Conv2d, Forward, Machine, Planner};
+use convolve::registry::Registered;
+use convolve::{
+    Accuracy, BackwardData, BackwardWeights, Caches, Conv2d, Forward, Isa, Machine, Planner, Problem,
+};
 use convolve_testkit::{Direction, How, Run, Scope, TINY, Where, laws, reference, strategy, watchdog};
 use proptest::prelude::*;
 
@@ -224,5 +227,29 @@ fn planning_twice_takes_the_same_algorithm() {
         let names = [1, 2, 3]
             .map(|_| Planner::new().threads(2).plan::<Forward>(text.parse().unwrap()).unwrap().algorithm());
         assert_eq!(names, [names[0]; 3]);
+    }
+}
+
+/// A `direct` weight gradient once chose its path, and so how its sums are cut, by the last cache of the machine.
+#[test]
+fn no_estimate_depends_on_the_machine() {
+    fn check<P: Registered>(conv: Conv2d) {
+        let (geometry, isa, accuracy) = (conv.geometry().unwrap(), Isa::best(), Accuracy::Standard);
+        let tiny = Caches { l1: 1, l2: 1, l3: 1 };
+        let machines = [Machine::GENERIC, Machine { caches: tiny, ..Machine::GENERIC }];
+        for algorithm in P::algorithms() {
+            let [expected, found] = machines.map(|machine| {
+                let caches = Caches::default();
+                algorithm.estimate(&Problem { geometry, isa, threads: 2, accuracy, caches, machine })
+            });
+            assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{} on {conv:?}", algorithm.name());
+        }
+    }
+    for text in PROBLEMS.into_iter().chain(["mb2ic64ih56oc256kh1", "g32mb2ic32ih56oc32kh3ph1"]) {
+        for conv in Scope::everything().layouts(text.parse().unwrap()) {
+            check::<Forward>(conv);
+            check::<BackwardData>(conv);
+            check::<BackwardWeights>(conv);
+        }
     }
 }

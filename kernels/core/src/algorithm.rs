@@ -47,6 +47,25 @@ impl Default for Caches {
     }
 }
 
+impl Caches {
+    /// The last cache, in shares of one thread.
+    const SHARES: usize = 8;
+
+    /// Whether the last cache holds `src` and `dst` together. Where it does not, it pays to ask for them before they are used: what only asks goes by
+    /// the caches of [`Problem::machine`], what chooses how sums are cut by [`Problem::caches`].
+    ///
+    /// ```
+    /// use convolve_core::{Caches, Conv2d};
+    /// let geometry = |batch| Conv2d::new(64, 64, 3).batch(batch).input(56).geometry();
+    /// assert!(Caches::default().hold(&geometry(1)?) && !Caches::default().hold(&geometry(10_000)?));
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn hold(&self, geometry: &Geometry) -> bool {
+        let floats = geometry.src_len().saturating_add(geometry.dst_len());
+        floats.saturating_mul(size_of::<f32>()) <= self.l3.saturating_mul(Self::SHARES)
+    }
+}
+
 /// All that an algorithm may base its answer on.
 ///
 /// ```
@@ -72,29 +91,6 @@ pub struct Problem {
     pub caches: Caches,
     /// Rates for estimates. They decide which algorithm is taken, and never a bit of what it computes.
     pub machine: Machine,
-}
-
-impl Problem {
-    /// The last cache, in shares of one thread.
-    const SHARES: usize = 8;
-
-    /// Whether `src` and `dst` together do not fit the last cache of the machine: then it pays to ask for them before they are used.
-    ///
-    /// ```
-    /// use convolve_core::{Accuracy, Caches, Conv2d, Machine, Problem};
-    /// let (isa, machine) = (convolve_simd::Isa::best(), Machine::native());
-    /// let problem = |batch| -> Result<Problem, convolve_core::Error> {
-    ///     let geometry = Conv2d::new(64, 64, 3).batch(batch).input(56).geometry()?;
-    ///     let caches = Caches::default();
-    ///     Ok(Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches, machine })
-    /// };
-    /// assert!(!problem(1)?.streams() && problem(10_000)?.streams());
-    /// # Ok::<(), convolve_core::Error>(())
-    /// ```
-    pub fn streams(&self) -> bool {
-        let floats = self.geometry.src_len().saturating_add(self.geometry.dst_len());
-        floats.saturating_mul(size_of::<f32>()) > self.machine.caches.l3.saturating_mul(Self::SHARES)
-    }
 }
 
 /// Why an algorithm does not serve a problem: a sentence.

@@ -63,7 +63,8 @@ impl Machine {
     /// AMD Zen 4: AVX-512 in two halves.
     pub const ZEN4: Self =
         shipped("Zen 4", 3.9, [2.0, 0.0, 2.0, 1.0], caches(32, 1024, 4096), [64.0, 32.0, 20.0], 20.0);
-    /// AMD Zen 5, server: as [`calibrate`](Self::calibrate) finds it on an EPYC with all cores at work, but for the share of the last level.
+    /// AMD Zen 5, server: as [`calibrate`](Self::calibrate) finds it on an EPYC with all cores at work, but for the share of the last level and the
+    /// costs of threads.
     pub const ZEN5: Self =
         shipped("Zen 5", 4.1, [1.9, 0.0, 2.0, 2.0], caches(48, 1024, 4096), [125.0, 64.0, 31.0], 45.0);
     /// Intel Haswell, Broadwell and Skylake client.

@@ -373,8 +373,8 @@ impl Runner {
         let [oc_tasks, ic_tasks] = tasks.map(|(len, block)| len.div_ceil(block) as f64);
         let copied = if self.copies() { geometry.dst_len() as f64 * ic_tasks * 0.5 } else { 0.0 };
         let times = panels * tiles * (geometry.taps() * conv.groups) as f64;
-        // Nothing is asked for here: what comes from memory is waited for.
-        let far = if problem.streams() { 1.2 } else { 0.0 };
+        // Nothing is asked for here: what comes from memory is waited for. Not by the caches of the machine: this chooses how sums are cut.
+        let far = if problem.caches.hold(geometry) { 0.0 } else { 1.2 };
         let memory = geometry.src_len() as f64 * oc_tasks * (0.4 + far)
             + geometry.dst_len() as f64 * ic_tasks * far
             + copied

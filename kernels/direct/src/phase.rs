@@ -71,7 +71,13 @@ impl PhaseRunner {
         let taps = sides.phases.iter().map(Phase::taps).max().unwrap_or(0);
         let kernel = ukernel(problem.isa, [sides.output.channels, taps * sides.input.channels]);
         let blocks = Blocks::new(&sides, problem, kernel.as_ref());
-        Self { sides, blocks, kernel, threads: problem.threads, far: problem.streams() }
+        Self {
+            sides,
+            blocks,
+            kernel,
+            threads: problem.threads,
+            far: !problem.machine.caches.hold(&problem.geometry),
+        }
     }
 
     /// Steps of one tap: input channels of an output channel.

@@ -9,6 +9,9 @@
 //!
 //! Forward and backward-data alike, where the stride is 1: then there is one phase, of one tap. `direct` transposes the image and the result
 //! to have channels as vectors; with one tap each number that it transposes serves too few multiplications to pay for that.
+//!
+//! What comes from memory is asked for: pixels of the next block while this one is multiplied, rows of the output before their sums are made. (16 images
+//! of 56x56, 256 -> 64 channels, Zen 5: 10.5 -> 8.2 ms, with the pixels alone 9.5; in a cache asking for outputs costs up to 5 %.)
 
 use crate::phase::MAX_MR;
 use convolve_core::{
@@ -118,7 +121,7 @@ impl Runner {
         let block = pixels.div_ceil(blocks) * nr;
         let pixels = pixels * nr;
         let narrow = ukernels(problem.isa).pop().expect("there are kernels");
-        let far = problem.streams();
+        let far = !problem.machine.caches.hold(&problem.geometry);
         Ok(Self {
             sides,
             kernel,

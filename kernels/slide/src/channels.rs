@@ -157,7 +157,7 @@ impl Channels {
             return Err(Unsupported("the rows of a window do not fit a second-level cache"));
         }
         let reach = if fan.is_some() { reach(block) } else { 0 };
-        let far = fan.is_none() && problem.streams();
+        let far = fan.is_none() && !problem.machine.caches.hold(geometry);
         let (ahead, threads) = (if far { AHEAD } else { 0 }, problem.threads);
         Ok(Self { sides, sweeper, windows, outputs, fan, rows, block, reach, ahead, threads })
     }
