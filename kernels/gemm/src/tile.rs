@@ -363,6 +363,14 @@ macro_rules! table {
     };
 }
 
+impl<S: Simd> Table<S> {
+    /// See [`Ukernel::step_cycles`].
+    fn step_cycles(&self, rows: f64) -> f64 {
+        let vectors = self.vectors as f64;
+        (rows * vectors / 2.0).max((rows + vectors) / 1.6)
+    }
+}
+
 impl Family for Portable {
     /// 16 registers: 8 + 2 + 1, and a product before it is added.
     const TABLES: &'static [Table<Self>] = &[table!(2; 1 2 3 4), table!(1; 1 2 3 4 5 6 7 8)];
@@ -405,8 +413,7 @@ impl<S: Family> Ukernel for Tiles<S> {
     }
 
     fn step_cycles(&self, rows: f64) -> f64 {
-        let vectors = self.table.vectors as f64;
-        (rows * vectors / 2.0).max((rows + vectors) / 1.6)
+        self.table.step_cycles(rows)
     }
 
     fn copy(&self, from: &[f32], step: usize, size: [usize; 2], to: &mut [f32]) {
@@ -606,13 +613,17 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
     /// Bytes of a panel that stays in L1 beside what else passes.
     const PANEL: usize = 24 << 10;
     fn choose<S: Family>(s: S, columns: usize, depth: usize) -> Box<dyn Ukernel> {
-        // Half cycles per row: multiply-adds or loads, whichever are more, or what comes from L2; and what a call costs per row.
+        // Tenths of a cycle per row: multiply-adds or loads, whichever are more, or the lines that come from L2; and what a call costs per row.
+        // (In lines, as wide vectors fill them sooner: counted in vectors, AVX2 took 8x8 for sums of 400 steps and more, at 70 % of the peak, where
+        // 6x16 streams a panel of 72 KiB at 97; Zen 3.)
         let cost = |table: &&Table<S>| {
-            let (mr, nv) = (table.rows.len(), table.vectors);
-            let far = depth.saturating_mul(nv * S::LANES * size_of::<f32>()) > PANEL;
-            let loads = mr + if far { 3 * nv + nv * nv } else { nv };
-            let tile = (mr * nv).max(loads).saturating_mul(depth).saturating_add(120 + 6 * mr);
-            columns.div_ceil(nv * S::LANES).saturating_mul(tile).saturating_mul(64) / mr
+            let (mr, nr) = (table.rows.len(), table.vectors * S::LANES);
+            let far = depth.saturating_mul(nr * size_of::<f32>()) > PANEL;
+            let lines = nr as f64 / LINE as f64;
+            let stream = if far { (mr as f64 + 3.0 * lines + lines * lines) / 2.0 } else { 0.0 };
+            let step = (10.0 * table.step_cycles(mr as f64).max(stream)) as usize;
+            let tile = step.saturating_mul(depth).saturating_add(600 + 30 * mr);
+            columns.div_ceil(nr).saturating_mul(tile).saturating_mul(64) / mr
         };
         let table = S::TABLES.iter().min_by_key(cost).expect("an instruction set has tiles");
         Box::new(Tiles { s, table })
