@@ -216,12 +216,12 @@ map!(Tanh: |_, s, x|
 map!(Silu: |_, s, x|
 {
     // The factor at -inf is 0, and so is the product by right.
-    let product = s.mul(x, math::sigmoid(s, x));
-    s.select(s.less(x, s.splat(-104.0)), s.splat(0.0), product)
+    s.mul(s.max(s.splat(-104.0), x), math::sigmoid(s, x))
 },
 {
     let inside = s.max(s.splat(-104.0), s.min(s.splat(104.0), x));
-    s.mul_add(inside, math::sigmoid_slope(s, x), math::sigmoid(s, x))
+    let (value, slope) = math::sigmoid_and_slope(s, x);
+    s.mul_add(inside, slope, value)
 });
 map!(Gelu: |_, s, x|
 {
@@ -288,8 +288,13 @@ fn values<S: Simd>(s: S, map: &impl Map, src: &[f32], dst: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
         |s| {
-            for (src, dst) in src.chunks(S::LANES).zip(dst.chunks_mut(S::LANES)) {
-                s.store_first(map.value(s, s.load_first(src)), dst);
+            let (vectors, rest) = dst.split_at_mut(dst.len() / S::LANES * S::LANES);
+            let (from, tail) = src.split_at(vectors.len());
+            for (src, dst) in from.chunks_exact(S::LANES).zip(vectors.chunks_exact_mut(S::LANES)) {
+                s.store(map.value(s, s.load(src)), dst);
+            }
+            if !rest.is_empty() {
+                s.store_first(map.value(s, s.load_first(tail)), rest);
             }
         },
     );
@@ -303,22 +308,65 @@ fn slopes<S: Simd>(
     to: &mut [f32],
     update: Update,
 ) {
+    match (diff_dst, update) {
+        (Some(diff_dst), Update::Overwrite) => slopes_by(
+            s,
+            map,
+            src,
+            Some(diff_dst),
+            to,
+            #[inline(always)]
+            |_, _, gradient| gradient,
+        ),
+        (Some(diff_dst), Update::Accumulate) => slopes_by(
+            s,
+            map,
+            src,
+            Some(diff_dst),
+            to,
+            #[inline(always)]
+            |s, before, gradient| s.add(before, gradient),
+        ),
+        (None, _) => slopes_by(
+            s,
+            map,
+            src,
+            None,
+            to,
+            #[inline(always)]
+            |s, before, slope| s.mul(slope, before),
+        ),
+    }
+}
+
+/// `to[i] = joined(to[i], f'(src[i]) * diff_dst[i])`, without the factor if there is none.
+#[inline(always)]
+fn slopes_by<S: Simd>(
+    s: S,
+    map: &impl Map,
+    src: &[f32],
+    diff_dst: Option<&[f32]>,
+    to: &mut [f32],
+    joined: impl Fn(S, S::F32, S::F32) -> S::F32,
+) {
     s.vectorize(
         #[inline(always)]
         |s| {
-            let Some(diff_dst) = diff_dst else {
-                for (src, to) in src.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
-                    s.store_first(s.mul(map.slope(s, s.load_first(src)), s.load_first(to)), to);
-                }
-                return;
-            };
-            for ((src, diff), to) in
-                src.chunks(S::LANES).zip(diff_dst.chunks(S::LANES)).zip(to.chunks_mut(S::LANES))
-            {
-                let gradient = s.mul(map.slope(s, s.load_first(src)), s.load_first(diff));
-                let gradient =
-                    if update == Update::Accumulate { s.add(s.load_first(to), gradient) } else { gradient };
-                s.store_first(gradient, to);
+            // Never read where there is no gradient.
+            let diff = diff_dst.unwrap_or(src);
+            let (vectors, rest) = to.split_at_mut(to.len() / S::LANES * S::LANES);
+            let ((src, src_tail), (diff, diff_tail)) =
+                (src.split_at(vectors.len()), diff.split_at(vectors.len()));
+            let parts = src.chunks_exact(S::LANES).zip(diff.chunks_exact(S::LANES));
+            for ((src, diff), to) in parts.zip(vectors.chunks_exact_mut(S::LANES)) {
+                let slope = map.slope(s, s.load(src));
+                let gradient = if diff_dst.is_some() { s.mul(slope, s.load(diff)) } else { slope };
+                s.store(joined(s, s.load(to), gradient), to);
+            }
+            if !rest.is_empty() {
+                let slope = map.slope(s, s.load_first(src_tail));
+                let gradient = if diff_dst.is_some() { s.mul(slope, s.load_first(diff_tail)) } else { slope };
+                s.store_first(joined(s, s.load_first(rest), gradient), rest);
             }
         },
     );
