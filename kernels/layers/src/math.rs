@@ -9,14 +9,14 @@
 //! The polynomials are minimax fits in relative error (Lawson's iteration): 3.3e-9, 4.4e-9 and 1.5e-8 of what they stand for, a quarter of a
 //! unit in the last place at most.
 
-use convolve_simd::Simd;
+use crate::abreast::Ops;
 
 /// Below it, `exp` is 0: the result would be within a factor of two of the least normal number.
 const LEAST: f32 = -86.6;
 
 /// Horner's rule, the highest coefficient last.
 #[inline(always)]
-fn polynomial<S: Simd, const N: usize>(s: S, x: S::F32, coefficients: [f32; N]) -> S::F32 {
+fn polynomial<S: Ops, const N: usize>(s: S, x: S::V, coefficients: [f32; N]) -> S::V {
     let mut sum = s.splat(coefficients[N - 1]);
     for i in (0..N - 1).rev() {
         sum = s.mul_add(sum, x, s.splat(coefficients[i]));
@@ -26,7 +26,7 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::F32, coefficients: [f32; N]) 
 
 /// `e^x` for `x` of at most 0, which is all that functions here need: within 2 units in the last place down to -86.6, 0 below.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn exp<S: Ops>(s: S, x: S::V) -> S::V {
     /// Adding it to a number below 2^22 leaves no bits behind the point.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts; a product of the first with n is exact.
@@ -46,26 +46,26 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 /// `|x|`.
 #[inline(always)]
-pub(crate) fn abs<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn abs<S: Ops>(s: S, x: S::V) -> S::V {
     s.max(s.sub(s.splat(0.0), x), x)
 }
 
 /// `-|x|`.
 #[inline(always)]
-fn minus_abs<S: Simd>(s: S, x: S::F32) -> S::F32 {
+fn minus_abs<S: Ops>(s: S, x: S::V) -> S::V {
     s.min(s.sub(s.splat(0.0), x), x)
 }
 
 /// `1 / (1 + e^-x)`, through `e^-|x|`, which is at most 1.
 #[inline(always)]
-pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn sigmoid<S: Ops>(s: S, x: S::V) -> S::V {
     let (one, e) = (s.splat(1.0), exp(s, minus_abs(s, x)));
     s.div(s.select(s.less(x, s.splat(0.0)), e, one), s.add(one, e))
 }
 
 /// `sigmoid(x) (1 - sigmoid(x)) = e / (1 + e)^2` with `e = e^-|x|`: nothing cancels.
 #[inline(always)]
-pub(crate) fn sigmoid_slope<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn sigmoid_slope<S: Ops>(s: S, x: S::V) -> S::V {
     let e = exp(s, minus_abs(s, x));
     let sum = s.add(s.splat(1.0), e);
     s.div(e, s.mul(sum, sum))
@@ -73,7 +73,7 @@ pub(crate) fn sigmoid_slope<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 /// Both of them, from one exponential and one division; the first is off by one more rounding.
 #[inline(always)]
-pub(crate) fn sigmoid_and_slope<S: Simd>(s: S, x: S::F32) -> (S::F32, S::F32) {
+pub(crate) fn sigmoid_and_slope<S: Ops>(s: S, x: S::V) -> (S::V, S::V) {
     let (one, e) = (s.splat(1.0), exp(s, minus_abs(s, x)));
     let part = s.div(one, s.add(one, e));
     let other = s.mul(e, part);
@@ -81,7 +81,7 @@ pub(crate) fn sigmoid_and_slope<S: Simd>(s: S, x: S::F32) -> (S::F32, S::F32) {
 }
 
 #[inline(always)]
-pub(crate) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn tanh<S: Ops>(s: S, x: S::V) -> S::V {
     let square = s.mul(x, x);
     let q =
         polynomial(s, square, [-0.333_332_8, 0.133_314_42, -0.053_739_71, 0.020_639_079, -0.005_704_978_4]);
@@ -95,7 +95,7 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 /// The standard normal distribution: the probability of less than `x`, and its density.
 #[inline(always)]
-pub(crate) fn normal<S: Simd>(s: S, x: S::F32) -> (S::F32, S::F32) {
+pub(crate) fn normal<S: Ops>(s: S, x: S::V) -> (S::V, S::V) {
     let (one, size) = (s.splat(1.0), abs(s, x));
     let e = exp(s, s.mul(s.splat(-0.5), s.mul(x, x)));
     let t = s.div(one, s.mul_add(s.splat(0.4), size, one));
