@@ -9,7 +9,7 @@
 //! the indices that a forward run kept, or found again from `src` (`winners.rs`). Averages are separable: windows are first summed along columns. In NCHW
 //! pixels of a block of rows are written by phases modulo the stride, and then put in order, once.
 
-use crate::forward::Counts;
+use crate::forward::registers;
 use crate::gather::{Runs, Source, Take, Taken, Windows, gather};
 use crate::line::Line;
 use crate::reach::{Segment, Tap};
@@ -209,7 +209,7 @@ impl Block<'_> {
                         s,
                         to,
                         #[inline(always)]
-                        |x| s.load_first(&row[x..]),
+                        |x, n| s.load_first(&row[x..x + n]),
                     );
                 }
             },
@@ -236,34 +236,43 @@ impl Block<'_> {
 
 /// For every row of the image what its pixels take from each column of windows: the sum of the parts.
 fn sum_columns<S: Simd>(s: S, plan: &Pooling, rows: &Range<usize>, diff_dst: &[f32], sums: &mut [f32]) {
-    let outputs = plan.line.outputs();
-    let counts = plan.counts.as_ref().expect("an average has counts");
-    for (y, to) in rows.clone().zip(sums.chunks_exact_mut(outputs)) {
-        let (place, taps) = &plan.rows[y];
-        let taps = &plan.down.taps[taps.clone()];
-        let mut windows = [0; 4];
-        windows.iter_mut().zip(taps).for_each(|(to, tap)| *to = place - tap.shift);
-        match taps.len() {
-            0 => to.fill(0.0),
-            1 => sum_rows::<S, 1>(s, counts, diff_dst, &windows, to),
-            2 => sum_rows::<S, 2>(s, counts, diff_dst, &windows, to),
-            3 => sum_rows::<S, 3>(s, counts, diff_dst, &windows, to),
-            4 => sum_rows::<S, 4>(s, counts, diff_dst, &windows, to),
-            _ => s.vectorize(
-                #[inline(always)]
-                |s| {
-                    for x in (0..outputs).step_by(S::LANES) {
+    for (y, to) in rows.clone().zip(sums.chunks_exact_mut(plan.line.outputs())) {
+        sum_row(s, plan, y, diff_dst, to);
+    }
+}
+
+/// For one row of the image.
+fn sum_row<S: Simd>(s: S, plan: &Pooling, y: usize, diff_dst: &[f32], to: &mut [f32]) {
+    let (outputs, (place, taps)) = (plan.line.outputs(), &plan.rows[y]);
+    let taps = &plan.down.taps[taps.clone()];
+    let mut windows = [0; 4];
+    windows.iter_mut().zip(taps).for_each(|(to, tap)| *to = place - tap.shift);
+    match taps.len() {
+        0 => to.fill(0.0),
+        1 => sum_rows::<S, 1>(s, plan, diff_dst, &windows, to),
+        2 => sum_rows::<S, 2>(s, plan, diff_dst, &windows, to),
+        3 => sum_rows::<S, 3>(s, plan, diff_dst, &windows, to),
+        4 => sum_rows::<S, 4>(s, plan, diff_dst, &windows, to),
+        _ => s.vectorize(
+            #[inline(always)]
+            |s| {
+                parts(
+                    s,
+                    plan,
+                    to,
+                    #[inline(always)]
+                    |x, n| {
                         let mut sum = s.splat(0.0);
                         for tap in taps {
                             let oh = place - tap.shift;
-                            let part = s.load_first(&diff_dst[oh * outputs..][x..outputs]);
-                            sum = s.mul_add(part, s.splat(counts.parts[0][oh]), sum);
+                            let part = s.load_first(&diff_dst[oh * outputs + x..][..n]);
+                            sum = s.mul_add(part, s.splat(plan.counts.parts[0][oh]), sum);
                         }
-                        s.store_first(counts.share(s, sum, x), &mut to[x..]);
-                    }
-                },
-            ),
-        }
+                        sum
+                    },
+                );
+            },
+        ),
     }
 }
 
@@ -271,7 +280,7 @@ fn sum_columns<S: Simd>(s: S, plan: &Pooling, rows: &Range<usize>, diff_dst: &[f
 #[expect(clippy::needless_range_loop, reason = "registers must be indexed by constants of unrolled loops")]
 fn sum_rows<S: Simd, const R: usize>(
     s: S,
-    counts: &Counts,
+    plan: &Pooling,
     diff_dst: &[f32],
     windows: &[usize; 4],
     to: &mut [f32],
@@ -283,16 +292,38 @@ fn sum_rows<S: Simd, const R: usize>(
             let rows = Rows::<R>::starting_at(diff_dst, &offsets);
             let mut factors = [s.splat(0.0); R];
             for r in 0..R {
-                factors[r] = s.splat(counts.parts[0][windows[r]]);
+                factors[r] = s.splat(plan.counts.parts[0][windows[r]]);
             }
-            for x in (0..to.len()).step_by(S::LANES) {
-                let at = rows.at(x, S::LANES.min(to.len() - x));
-                let mut sum = s.mul(s.load_first(at.row(0)), factors[0]);
-                for r in 1..R {
-                    sum = s.mul_add(s.load_first(at.row(r)), factors[r], sum);
-                }
-                s.store_first(counts.share(s, sum, x), &mut to[x..]);
-            }
+            parts(
+                s,
+                plan,
+                to,
+                #[inline(always)]
+                |x, n| {
+                    let at = rows.at(x, n);
+                    let mut sum = s.mul(s.load_first(at.row(0)), factors[0]);
+                    for r in 1..R {
+                        sum = s.mul_add(s.load_first(at.row(r)), factors[r], sum);
+                    }
+                    sum
+                },
+            );
         },
     );
+}
+
+/// Writes what `sum` gives for the numbers of a row of windows, times the part of each column.
+#[inline(always)]
+fn parts<S: Simd>(s: S, plan: &Pooling, to: &mut [f32], sum: impl Fn(usize, usize) -> S::F32) {
+    let (line, columns) = (&plan.line, &plan.counts.parts[1]);
+    for (i, to) in to.chunks_exact_mut(line.run).enumerate() {
+        registers::<S>(
+            line.run,
+            #[inline(always)]
+            |x, n| {
+                let part = if line.runs == 1 { s.load(&columns[x..]) } else { s.splat(columns[i]) };
+                s.store_first(s.mul(sum(i * line.run + x, n), part), &mut to[x..x + n]);
+            },
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use crate::backward::Operands;
 use crate::forward::{Counts, Max, Sum};
 use crate::gather::{Byte, Equal, Number, Part, Taken};
-use crate::line::Line;
+use crate::line::{Line, SLACK};
 use crate::reach::Reach;
 use crate::winners::{Span, Winners};
 use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, forward, squares, winners};
@@ -31,8 +31,8 @@ pub struct Pooling {
     pub(crate) taps: Vec<usize>,
     /// Rows of each row of windows.
     pub(crate) windows: Vec<Window>,
-    /// What sums are divided by; none for maxima.
-    pub(crate) counts: Option<Counts>,
+    /// What sums are divided by.
+    pub(crate) counts: Counts,
     /// One output per line, of neighbouring numbers.
     pub(crate) whole_line: bool,
     /// One output per image, of all of it.
@@ -111,25 +111,19 @@ impl Pooling {
         let channels = if pool.layout == Layout::Nhwc { pool.channels } else { 1 };
         let line = Line::new(&geometry, channels);
         let taps = table(pool.kernel[1], |k| line.tap(k))?;
-        let counts = match pool.reduction {
-            Reduction::Max { .. } => None,
-            Reduction::Average { .. } => {
-                let mut rows = table(output[0], |oh| geometry.count(0, oh))?;
-                let first = geometry.count(1, 0);
-                let same = (0..output[1]).all(|ow| geometry.count(1, ow) == first);
-                let columns = if same { 1 } else { line.outputs() };
-                let mut columns = table(columns, |j| geometry.count(1, j / channels))?;
-                let power = |count: &f32| count.to_bits() & 0x7f_ffff == 0;
-                let reciprocal = rows.iter().all(power) && columns.iter().all(power);
-                if reciprocal {
-                    rows.iter_mut().chain(&mut columns).for_each(|count| *count = count.recip());
-                }
-                let parts =
-                    [&rows, &columns].map(|counts| counts.iter().map(|count| count.recip()).collect());
-                let parts = if reciprocal { [rows.clone(), columns.clone()] } else { parts };
-                Some(Counts { rows, columns, reciprocal, parts })
-            }
-        };
+        let max = matches!(pool.reduction, Reduction::Max { .. });
+        let count = |axis, o| if max { 1.0 } else { geometry.count(axis, o) };
+        let mut rows = table(output[0], |oh| count(0, oh))?;
+        let (counted, each) = if line.runs == 1 { (line.run, channels) } else { (line.runs, 1) };
+        let column = |j| if j < counted { count(1, j / each) } else { 1.0 };
+        let mut columns = table(counted + SLACK, column)?;
+        let power = |count: &f32| count.to_bits() & 0x7f_ffff == 0;
+        let reciprocal = rows.iter().all(power) && columns.iter().all(power);
+        let parts = [&rows, &columns].map(|counts| counts.iter().map(|count| count.recip()).collect());
+        if reciprocal {
+            rows.iter_mut().chain(&mut columns).for_each(|count| *count = count.recip());
+        }
+        let counts = Counts { rows, columns, reciprocal, parts };
         let whole_line = line.outputs() == 1 && line.in_order() && pool.dilation[1] == 1;
         let inside =
             |axis: usize| (0..output[axis]).all(|o| geometry.taps(axis, o).len() == pool.kernel[axis]);
@@ -211,7 +205,7 @@ impl Pooling {
     }
 
     fn max(&self) -> bool {
-        self.counts.is_none()
+        matches!(self.geometry.pool().reduction, Reduction::Max { .. })
     }
 
     fn lane_len(&self) -> usize {
@@ -525,14 +519,18 @@ fn forward_on<S: Simd>(
     dst.for_each_piece(cuts, par, workspace, plan.lane_len(), &|ranges, mut dst, lane| {
         let line = &mut lane[..plan.line.len];
         // One region each: the larger a function, the sooner LLVM stops inlining into it, and then loads become calls.
-        match plan.max() {
-            true => s.vectorize(
+        match (plan.max(), plan.counts.reciprocal) {
+            (true, _) => s.vectorize(
                 #[inline(always)]
                 |s| forward::piece::<S, Max>(s, plan, src, &ranges, &mut dst, line),
             ),
-            false => s.vectorize(
+            (false, true) => s.vectorize(
                 #[inline(always)]
-                |s| forward::piece::<S, Sum>(s, plan, src, &ranges, &mut dst, line),
+                |s| forward::piece::<S, Sum<true>>(s, plan, src, &ranges, &mut dst, line),
+            ),
+            (false, false) => s.vectorize(
+                #[inline(always)]
+                |s| forward::piece::<S, Sum<false>>(s, plan, src, &ranges, &mut dst, line),
             ),
         }
     });
