@@ -53,7 +53,9 @@ pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, band: usize) -> [u
     match pool.reduction {
         Reduction::Average { .. } => [0, block.saturating_mul(outputs), lines, 0],
         Reduction::Max { ties } => {
-            let windows = (band + window_rows(geometry)) / pool.stride[0] + 1;
+            // More than those of as many rows as the image has: windows may reach it from far outside.
+            let extent = (pool.kernel[0] - 1).saturating_mul(pool.dilation[0]).saturating_add(1);
+            let windows = band.saturating_add(extent) / pool.stride[0] + 1;
             let found = windows.min(geometry.output()[0]).saturating_mul(outputs);
             let own = if ties == Ties::All { lines } else { 0 };
             [winners::workspace_len(geometry, line), found, lines, own]
