@@ -15,8 +15,6 @@ use convolve_simd::{Rows, Simd};
 /// What a pixel takes from a window.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Take {
-    /// Everything.
-    Part,
     /// The gradient, where a byte says that the tap is the winner.
     Byte,
     /// The gradient, where a number says so.
@@ -42,7 +40,7 @@ macro_rules! taken {
     };
 }
 
-taken! { Part Byte Number Equal }
+taken! { Byte Number Equal }
 
 /// What is read of all windows: of the last three, what [`Take`] asks for.
 #[derive(Clone, Copy)]
@@ -153,7 +151,6 @@ impl<'a, const N: usize> Reached<'a, N> {
         let gradients = core::array::from_fn(|n| sources[n].gradient);
         // What is not read starts anywhere.
         let [bytes, numbers] = match T::TAKE {
-            Take::Part => [false, false],
             Take::Byte => [true, false],
             Take::Number | Take::Equal => [false, true],
         };
@@ -181,7 +178,6 @@ impl<'a, const N: usize> Reached<'a, N> {
         for n in 0..N {
             let gradient = s.load_first(gradients.row(n));
             let hit = match T::TAKE {
-                Take::Part => None,
                 Take::Byte => Some(s.equal_byte(self.bytes.at(from + x, len).row(n), self.taps[n] as u8)),
                 Take::Number => {
                     let number = s.load_first(self.numbers.at(from + x, len).row(n));

@@ -2,11 +2,12 @@
 
 use crate::backward::Operands;
 use crate::forward::{Counts, Max, Sum};
-use crate::gather::{Byte, Equal, Number, Part, Taken};
+use crate::gather::{Byte, Equal, Number, Taken};
 use crate::line::{Line, SLACK};
 use crate::reach::Reach;
+use crate::spread::Spread;
 use crate::winners::{Span, Winners};
-use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, forward, squares, winners};
+use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, forward, spread, squares, winners};
 use convolve_core::{BlockMut, Cut, Error, Layout, Par, Update, Workspace, lines};
 use convolve_simd::{Isa, Simd, dispatch};
 use core::ops::Range;
@@ -50,6 +51,8 @@ pub struct Pooling {
     pub(crate) squares: bool,
     /// Columns of a window, if its taps are read without a line, in NHWC.
     pub(crate) pixels: Option<usize>,
+    /// How sums become pixels.
+    pub(crate) spread: Spread,
     /// Outputs of a row whose windows lie in the image.
     pub(crate) inner: Range<usize>,
     isa: Isa,
@@ -153,6 +156,7 @@ impl Pooling {
         let [down, across] = [0, 1].map(|axis| Reach::new(&geometry, axis));
         Ok(Self {
             rows: down.by_pixel(pool.input[0]),
+            spread: Spread::new(&geometry, &line, [&down, &across]),
             spans: [0, 1].map(|axis| winners::spans(&geometry, axis)),
             squares,
             down,
@@ -209,6 +213,10 @@ impl Pooling {
     }
 
     fn lane_len(&self) -> usize {
+        if !self.max() {
+            return lines(self.line.len)
+                .max(self.spread.workspace_len().saturating_add(lines(self.line.len)));
+        }
         let [_, _, Cut { block, .. }] = self.backward_cuts();
         let parts = backward::lane_lens(&self.geometry, &self.line, block / self.row_len());
         let backward = parts.into_iter().fold(0, usize::saturating_add);
@@ -371,7 +379,7 @@ impl Pooling {
                     ),
                 ));
             }
-            Reduction::Average { .. } => self.gather::<Part>(operands, diff_src, workspace, par),
+            Reduction::Average { .. } => self.spread(operands, diff_src, workspace, par),
             Reduction::Max { ties: Ties::All } => self.gather::<Equal>(operands, diff_src, workspace, par),
             Reduction::Max { ties: Ties::First } => {
                 self.at_most(1 << 24, "it must be at most 2^24 taps, so that f32 tells which one")?;
@@ -379,6 +387,27 @@ impl Pooling {
             }
         }
         Ok(())
+    }
+
+    fn spread(&self, operands: Operands<'_>, diff_src: &mut [f32], workspace: &mut [f32], par: Par<'_>) {
+        let Operands { diff_dst, update, .. } = operands;
+        let (len, dst_len) = (self.row_len(), self.geometry.output()[0] * self.line.outputs());
+        let block = BlockMut::new(diff_src, [self.images(), 1, self.geometry.pool().input[0] * len]);
+        dispatch!(self.isa, s => block.for_each_piece(
+            self.backward_cuts(),
+            par,
+            workspace,
+            self.lane_len(),
+            &|[images, _, numbers], mut diff_src, lane| {
+                let band = numbers.start / len..numbers.end / len;
+                let (sums, line) = lane.split_at_mut(self.spread.workspace_len());
+                for (i, image) in images.enumerate() {
+                    let diff_dst = &diff_dst[image * dst_len..][..dst_len];
+                    let to = diff_src.row(i, 0);
+                    spread::rows(s, self, diff_dst, band.clone(), to, [&mut *sums, &mut *line], update);
+                }
+            },
+        ));
     }
 
     fn gather<T: Taken>(
