@@ -37,7 +37,7 @@ pub(crate) fn times_columns(
             let mut x = 0;
             while x < to.len() {
                 let place = Place { x, bias, update, clamp };
-                x += s_lanes(s) * match (to.len() - x).div_ceil(s_lanes(s)) {
+                x += lanes(s) * match (to.len() - x).div_ceil(lanes(s)) {
                     1 => some::<_, 1>(s, a, columns, place, to),
                     2 | 3 => some::<_, 2>(s, a, columns, place, to),
                     4..=7 => some::<_, 4>(s, a, columns, place, to),
@@ -48,8 +48,9 @@ pub(crate) fn times_columns(
     ));
 }
 
+/// Lanes of a register, for the type of a token.
 #[inline(always)]
-fn s_lanes<S: Simd>(_: S) -> usize {
+fn lanes<S: Simd>(_: S) -> usize {
     S::LANES
 }
 
@@ -63,6 +64,7 @@ struct Place<'a> {
 }
 
 /// `N` registers of columns; gives `N`.
+#[expect(clippy::needless_range_loop, reason = "registers must be indexed by constants of unrolled loops")]
 #[inline(always)]
 fn some<S: Simd, const N: usize>(
     s: S,

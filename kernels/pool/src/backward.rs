@@ -5,9 +5,9 @@
 //! average  diff_src[each pixel of window (oh, ow)] += diff_dst[oh, ow] / count
 //! ```
 //!
-//! Computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
-//! the indices that a forward run kept, or found again from `src` (`winners.rs`). Averages are separable: windows are first summed along columns. In NCHW
-//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once.
+//! Maxima are computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
+//! the indices that a forward run kept, or found again from `src` (`winners.rs`). In NCHW
+//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once. Averages are in `spread.rs`.
 
 use crate::gather::{Runs, Source, Take, Taken, Windows, gather};
 use crate::line::Line;

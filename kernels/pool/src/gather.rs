@@ -1,14 +1,13 @@
 //! Backward as a gather: a pixel adds up what it gets from every window that has it, and is written once.
 //!
 //! ```text
-//! average        diff_src[y, x] = sum over the windows that reach (y, x) of  part[window]
-//! max, First     ... of  diff_dst[window] where winner[window] is the tap that (y, x) is, else 0
+//! max, First     diff_src[y, x] = sum over the windows that reach (y, x) of  diff_dst[window] where winner[window] is the tap that (y, x) is, else 0
 //! max, All       ... of  diff_dst[window] where src[y, x] is the maximum of the window or NaN, else 0
 //! ```
 //!
 //! Pixels of a segment (see `reach.rs`) are reached by the same taps, so that neighbours read neighbouring windows. Nothing is scattered,
-//! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to took 1.2 to 2.1 times as long
-//! for averages, 1.1 to 1.8 times for maxima of 3 x 3 whose winners are found again.)
+//! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to took 1.1 to 1.8 times
+//! as long for maxima of 3 x 3 whose winners are found again.)
 
 use convolve_simd::{Rows, Simd};
 

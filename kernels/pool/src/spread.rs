@@ -157,7 +157,7 @@ fn write<S: Simd>(s: S, plan: &Pooling, sums: &[f32], to: &mut [f32], line: &mut
     }
     if let ([first, second], 2) = (spread.runs.as_slice(), plan.line.phases) {
         // By their pixels: an odd padding has the second phase first.
-        let (even, odd) = if plan.line.left % 2 == 0 { (first, second) } else { (second, first) };
+        let (even, odd) = if plan.line.left.is_multiple_of(2) { (first, second) } else { (second, first) };
         match (even.taps.len(), odd.taps.len()) {
             (1, 1) => return interleave::<S, 1, 1>(s, plan, [even, odd], sums, to, update),
             (1, 2) => return interleave::<S, 1, 2>(s, plan, [even, odd], sums, to, update),
@@ -250,7 +250,7 @@ fn interleave<S: Simd, const A: usize, const B: usize>(
     let odd = Rows::<B>::starting_at(sums, &odd.offsets(plan));
     let (len, step) = (to.len(), 2 * S::LANES);
     // The last registers overlap those before, where that changes nothing.
-    let overlap = update == Update::Overwrite && len >= step && len % 2 == 0;
+    let overlap = update == Update::Overwrite && len >= step && len.is_multiple_of(2);
     let whole = if overlap { len.div_ceil(step) } else { len / step };
     for i in 0..whole {
         let x = (i * step).min(len - step);
