@@ -293,10 +293,28 @@ fn pooling<'a>(
             _ => plan.backward(src, diff_dst, out, Update::Overwrite, &mut workspace, par),
         };
         let ours = add_ours(&mut contest, format!("{OURS} {layout}"), out, run)?;
+        if max {
+            let plan = session.planner().pool(pool.layout(layout))?;
+            let mut workspace = plan.workspace()?;
+            let (mut dst, mut indices) = (vec![0.0; diff_dst.len()], vec![0; diff_dst.len()]);
+            plan.forward_with_indices(src, &mut dst, &mut indices, &mut workspace, par)?;
+            let run = move |out: &mut [f32]| match pass {
+                AnyPass::Forward => plan.forward_with_indices(src, out, &mut indices, &mut workspace, par),
+                _ => plan.backward_from_indices(
+                    &indices,
+                    diff_dst,
+                    out,
+                    Update::Overwrite,
+                    &mut workspace,
+                    par,
+                ),
+            };
+            add_ours(&mut contest, format!("{OURS} {layout}, indices"), vec![0.0; ours.len()], run)?;
+        }
         let Some(onednn) = onednn else { continue };
         let mut data = vec![(Data::Plain, layout.to_string())];
         if layout == Layout::Nchw {
-            data.push((Data::Best, "in blocks of 16".into()));
+            data.push((Data::Best, format!("in blocks of {}", OneDnn::block())));
         }
         for (data, name) in data {
             let prepared = onednn.pool(&geometry, pass, data, [src, diff_dst]);

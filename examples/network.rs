@@ -188,7 +188,7 @@ enum Plans {
         packed_for_data: PackedWeights,
         parameters: usize,
     },
-    Pool(Pooling),
+    Pool(Box<Pooling>),
     Dense {
         plan: FullyConnected,
         packed: PackedMatrix,
@@ -208,7 +208,7 @@ impl Plans {
                 let (forward, data) = (Box::new(forward), Box::new(data));
                 Self::Conv { forward, data, weights, packed, packed_for_data, parameters }
             }
-            Problem::Pool(pool) => Self::Pool(planner.pool(*pool)?),
+            Problem::Pool(pool) => Self::Pool(Box::new(planner.pool(*pool)?)),
             Problem::Dense(linear) => {
                 let plan = planner.linear(*linear)?;
                 let none = vec![0.0; linear.in_features * linear.out_features];

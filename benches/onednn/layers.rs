@@ -5,19 +5,25 @@ use super::{
     Primitive, SRC, check, dims,
 };
 use crate::case::AnyPass;
-use convolve::{Function, Layout, Linear, PoolGeometry, Reduction, WeightOrder};
+use convolve::{Function, Isa, Layout, Linear, PoolGeometry, Reduction, WeightOrder};
 use core::ffi::c_int;
 
 const POOLING_MAX: c_int = 0x1ff;
 const POOLING_AVERAGE_INCLUDE: c_int = 0x2ff;
 const POOLING_AVERAGE_EXCLUDE: c_int = 0x3ff;
-/// Channels in blocks of 16, "nChw16c".
-const BLOCKED: c_int = 78;
+/// Channels in blocks of 8 and of 16, "nChw8c" and "nChw16c".
+const BLOCKED: [(usize, c_int); 2] = [(8, 102), (16, 78)];
 const WORKSPACE: c_int = 64;
 const WORKSPACE_MD: c_int = 135;
 
 impl OneDnn {
-    /// Prepares a pooling, forward or backward; [`Data::Best`] is channels in blocks of 16.
+    /// Channels of a block where it has kernels for blocks: as many as its registers have lanes.
+    #[must_use]
+    pub fn block() -> usize {
+        if Isa::available().iter().any(|isa| matches!(isa, Isa::Avx512(_))) { 16 } else { 8 }
+    }
+
+    /// Prepares a pooling, forward or backward; [`Data::Best`] is channels in blocks of [`block`](Self::block).
     ///
     /// # Errors
     /// A sentence, when oneDNN has no implementation.
@@ -41,7 +47,11 @@ impl OneDnn {
         let plain = [self.strided(&large)?, self.strided(&small)?];
         let [src_md, dst_md] = match data {
             Data::Plain => plain,
-            Data::Best => [self.tagged(&large, BLOCKED)?, self.tagged(&small, BLOCKED)?],
+            Data::Best => {
+                let (_, tag) =
+                    BLOCKED.into_iter().find(|(len, _)| *len == Self::block()).expect("it is one of them");
+                [self.tagged(&large, tag)?, self.tagged(&small, tag)?]
+            }
         };
         let kind = match pool.reduction {
             Reduction::Max { .. } => POOLING_MAX,

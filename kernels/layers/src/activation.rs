@@ -10,6 +10,7 @@
 //! GELU        x P(x)                       P(x) + x p(x)              (the same; P, p: the standard normal distribution and density)
 //! ```
 
+use crate::abreast::{Abreast, Ops};
 use crate::math;
 use convolve_core::{BlockMut, Cut, Error, Par, Update};
 use convolve_simd::{Isa, Simd, dispatch};
@@ -61,6 +62,8 @@ pub enum Function {
     Gelu,
 }
 
+/// Registers that are computed abreast.
+const ABREAST: usize = 3;
 /// Elements of a task.
 const TASK: usize = 16 << 10;
 
@@ -163,8 +166,8 @@ fn same_length(operand: &'static str, expected: usize, got: usize) -> Result<(),
 
 /// A function and its derivative on registers.
 trait Map {
-    fn value<S: Simd>(&self, s: S, x: S::F32) -> S::F32;
-    fn slope<S: Simd>(&self, s: S, x: S::F32) -> S::F32;
+    fn value<S: Ops>(&self, s: S, x: S::V) -> S::V;
+    fn slope<S: Ops>(&self, s: S, x: S::V) -> S::V;
 }
 
 struct Relu;
@@ -182,13 +185,13 @@ macro_rules! map {
     ($Map:ident: |$this:pat_param, $s:ident, $x:ident| $value:expr, $slope:expr) => {
         impl Map for $Map {
             #[inline(always)]
-            fn value<S: Simd>(&self, $s: S, $x: S::F32) -> S::F32 {
+            fn value<S: Ops>(&self, $s: S, $x: S::V) -> S::V {
                 let $this = self;
                 $value
             }
 
             #[inline(always)]
-            fn slope<S: Simd>(&self, $s: S, $x: S::F32) -> S::F32 {
+            fn slope<S: Ops>(&self, $s: S, $x: S::V) -> S::V {
                 let $this = self;
                 $slope
             }
@@ -216,12 +219,12 @@ map!(Tanh: |_, s, x|
 map!(Silu: |_, s, x|
 {
     // The factor at -inf is 0, and so is the product by right.
-    let product = s.mul(x, math::sigmoid(s, x));
-    s.select(s.less(x, s.splat(-104.0)), s.splat(0.0), product)
+    s.mul(s.max(s.splat(-104.0), x), math::sigmoid(s, x))
 },
 {
     let inside = s.max(s.splat(-104.0), s.min(s.splat(104.0), x));
-    s.mul_add(inside, math::sigmoid_slope(s, x), math::sigmoid(s, x))
+    let (value, slope) = math::sigmoid_and_slope(s, x);
+    s.mul_add(inside, slope, value)
 });
 map!(Gelu: |_, s, x|
 {
@@ -284,11 +287,30 @@ fn each_part(data: &mut [f32], par: Par<'_>, f: &(dyn Fn(&mut [f32], usize) + Sy
     });
 }
 
+/// The next registers of a slice.
+#[inline(always)]
+fn load<S: Simd>(s: S, from: &[f32]) -> [S::F32; ABREAST] {
+    let mut all = [s.load(from); ABREAST];
+    for i in 1..ABREAST {
+        all[i] = s.load(&from[i * S::LANES..]);
+    }
+    all
+}
+
 fn values<S: Simd>(s: S, map: &impl Map, src: &[f32], dst: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
         |s| {
-            for (src, dst) in src.chunks(S::LANES).zip(dst.chunks_mut(S::LANES)) {
+            let step = ABREAST * S::LANES;
+            let (vectors, rest) = dst.split_at_mut(dst.len() / step * step);
+            let (from, tail) = src.split_at(vectors.len());
+            for (src, dst) in from.chunks_exact(step).zip(vectors.chunks_exact_mut(step)) {
+                let value = map.value(Abreast::<S, ABREAST>(s), load(s, src));
+                for i in 0..ABREAST {
+                    s.store(value[i], &mut dst[i * S::LANES..]);
+                }
+            }
+            for (src, dst) in tail.chunks(S::LANES).zip(rest.chunks_mut(S::LANES)) {
                 s.store_first(map.value(s, s.load_first(src)), dst);
             }
         },
@@ -303,22 +325,70 @@ fn slopes<S: Simd>(
     to: &mut [f32],
     update: Update,
 ) {
+    match (diff_dst, update) {
+        (Some(diff_dst), Update::Overwrite) => slopes_by(
+            s,
+            map,
+            src,
+            Some(diff_dst),
+            to,
+            #[inline(always)]
+            |_, _, gradient| gradient,
+        ),
+        (Some(diff_dst), Update::Accumulate) => slopes_by(
+            s,
+            map,
+            src,
+            Some(diff_dst),
+            to,
+            #[inline(always)]
+            |s, before, gradient| Simd::add(s, before, gradient),
+        ),
+        (None, _) => slopes_by(
+            s,
+            map,
+            src,
+            None,
+            to,
+            #[inline(always)]
+            |s, before, slope| Simd::mul(s, slope, before),
+        ),
+    }
+}
+
+/// `to[i] = joined(to[i], f'(src[i]) * diff_dst[i])`, without the factor if there is none.
+#[inline(always)]
+fn slopes_by<S: Simd>(
+    s: S,
+    map: &impl Map,
+    src: &[f32],
+    diff_dst: Option<&[f32]>,
+    to: &mut [f32],
+    joined: impl Fn(S, S::F32, S::F32) -> S::F32,
+) {
     s.vectorize(
         #[inline(always)]
         |s| {
-            let Some(diff_dst) = diff_dst else {
-                for (src, to) in src.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
-                    s.store_first(s.mul(map.slope(s, s.load_first(src)), s.load_first(to)), to);
+            // Never read where there is no gradient.
+            let (diff, times) = (diff_dst.unwrap_or(src), diff_dst.is_some());
+            let step = ABREAST * S::LANES;
+            let (vectors, rest) = to.split_at_mut(to.len() / step * step);
+            let ((src, src_tail), (diff, diff_tail)) =
+                (src.split_at(vectors.len()), diff.split_at(vectors.len()));
+            let parts = src.chunks_exact(step).zip(diff.chunks_exact(step));
+            for ((src, diff), to) in parts.zip(vectors.chunks_exact_mut(step)) {
+                let slope = map.slope(Abreast::<S, ABREAST>(s), load(s, src));
+                for i in 0..ABREAST {
+                    let (diff, to) = (&diff[i * S::LANES..], &mut to[i * S::LANES..]);
+                    let gradient = if times { Simd::mul(s, slope[i], s.load(diff)) } else { slope[i] };
+                    s.store(joined(s, s.load(to), gradient), to);
                 }
-                return;
-            };
-            for ((src, diff), to) in
-                src.chunks(S::LANES).zip(diff_dst.chunks(S::LANES)).zip(to.chunks_mut(S::LANES))
-            {
-                let gradient = s.mul(map.slope(s, s.load_first(src)), s.load_first(diff));
-                let gradient =
-                    if update == Update::Accumulate { s.add(s.load_first(to), gradient) } else { gradient };
-                s.store_first(gradient, to);
+            }
+            let parts = src_tail.chunks(S::LANES).zip(diff_tail.chunks(S::LANES));
+            for ((src, diff), to) in parts.zip(rest.chunks_mut(S::LANES)) {
+                let slope = map.slope(s, s.load_first(src));
+                let gradient = if times { Simd::mul(s, slope, s.load_first(diff)) } else { slope };
+                s.store_first(joined(s, s.load_first(to), gradient), to);
             }
         },
     );

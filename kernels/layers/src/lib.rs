@@ -10,6 +10,7 @@
 //! others, and for the way back.
 #![forbid(unsafe_code)]
 
+mod abreast;
 mod activation;
 mod math;
 mod norm;

@@ -1,5 +1,6 @@
 //! The problem as plain data, and its four passes as products.
 
+use crate::vector::{self, Columns};
 use convolve_core::{BlockMut, Caches, Cut, Epilogue, Error, Par, Update, Workspace, backward_bias};
 use convolve_core::{Conv2d, Layout, lines};
 use convolve_gemm::{Blocking, Dense, Init, Panels, Target, Ukernel, product, ukernel};
@@ -131,6 +132,7 @@ impl fmt::Display for Key {
 /// One product: rows x columns, a sum of `depth`.
 struct Pass {
     name: &'static str,
+    isa: Isa,
     size: [usize; 3],
     kernel: Box<dyn Ukernel>,
     blocking: Blocking,
@@ -141,7 +143,7 @@ impl Pass {
         let [_, columns, depth] = size;
         let kernel = ukernel(isa, [columns, depth]);
         let blocking = Blocking::new(kernel.as_ref(), &Caches::default(), size);
-        Self { name, size, kernel, blocking }
+        Self { name, isa, size, kernel, blocking }
     }
 
     fn lane_len(&self) -> usize {
@@ -200,6 +202,15 @@ impl Pass {
         let panels = Panels { data: packed, depth, width: kernel.nr() };
         let task = |ranges: [Range<usize>; 3], mut c: BlockMut<'_, f32>, lane: &mut [f32]| {
             let [_, rows, these] = ranges;
+            if self.size[0] == 1 {
+                let columns = Columns { packed, depth, width: kernel.nr(), first: these.start };
+                let (bias, clamp) = (epilogue.bias.map(|bias| &bias[these.clone()]), epilogue.early_clamp());
+                vector::times_columns(self.isa, a.data, columns, bias, update, clamp, c.row(0, 0));
+                if epilogue.late() {
+                    epilogue.finish(c.row(0, 0), these.start);
+                }
+                return;
+            }
             let init = match (update, epilogue.bias) {
                 (Update::Accumulate, _) => Init::Dst,
                 (_, Some(bias)) => Init::Bias(&bias[these.clone()]),
@@ -510,6 +521,10 @@ impl FullyConnected {
             WeightOrder::InOut => (src, diff_dst),
         };
         let ([rows, _, depth], pass) = (self.weights.size, &self.weights);
+        if depth == 1 {
+            vector::outer(self.isa, [left, right], diff_weights, update, par);
+            return self.bias(diff_dst, diff_bias, update, par);
+        }
         let (operands, workspace) = workspace.split_at_mut(self.operands_len());
         let (packed, transposed) = operands.split_at_mut(lines(pass.packed_len()));
         let (packed, transposed) = (&mut packed[..pass.packed_len()], &mut transposed[..rows * depth]);
@@ -517,11 +532,21 @@ impl FullyConnected {
         pass.kernel.transpose([depth, rows], left, rows, transposed, depth);
         let a = Dense { data: transposed, strides: [depth, 1] };
         pass.run(a, packed, diff_weights, Epilogue::NONE, update, workspace, par);
-        if let Some(diff_bias) = diff_bias {
-            // The same sum as that of a convolution over one pixel.
-            let conv = Conv2d::new(1, self.linear.out_features, 1).input(1).batch(depth).layout(Layout::Nhwc);
-            backward_bias(&conv.geometry()?, diff_dst, diff_bias, update, par);
-        }
+        self.bias(diff_dst, diff_bias, update, par)
+    }
+
+    /// The gradient of the bias, if it is wanted: the same sum as that of a convolution over one pixel.
+    fn bias(
+        &self,
+        diff_dst: &[f32],
+        diff_bias: Option<&mut [f32]>,
+        update: Update,
+        par: Par<'_>,
+    ) -> Result<(), Error> {
+        let Some(diff_bias) = diff_bias else { return Ok(()) };
+        let Linear { batch, out_features, .. } = self.linear;
+        let conv = Conv2d::new(1, out_features, 1).input(1).batch(batch).layout(Layout::Nhwc);
+        backward_bias(&conv.geometry()?, diff_dst, diff_bias, update, par);
         Ok(())
     }
 }

@@ -5,18 +5,17 @@
 //! average  diff_src[each pixel of window (oh, ow)] += diff_dst[oh, ow] / count
 //! ```
 //!
-//! Computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
-//! the indices that a forward run kept, or found again from `src` (`winners.rs`). Averages are separable: windows are first summed along columns. In NCHW
-//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once.
+//! Maxima are computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
+//! the indices that a forward run kept, or found again from `src` (`winners.rs`). In NCHW
+//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once. Averages are in `spread.rs`.
 
-use crate::forward::Counts;
 use crate::gather::{Runs, Source, Take, Taken, Windows, gather};
 use crate::line::Line;
 use crate::reach::{Segment, Tap};
 use crate::winners::{self, Winners};
 use crate::{PoolGeometry, Pooling, Reduction, Ties};
 use convolve_core::{BlockMut, Update};
-use convolve_simd::{Rows, Simd};
+use convolve_simd::Simd;
 use core::ops::Range;
 
 /// What is read.
@@ -51,9 +50,11 @@ pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, band: usize) -> [u
     let (block, outputs, pool) = (block_rows(geometry, line), line.outputs(), geometry.pool());
     let lines = block.saturating_mul(line.len);
     match pool.reduction {
-        Reduction::Average { .. } => [0, block.saturating_mul(outputs), lines, 0],
+        Reduction::Average { .. } => [0, 0, 0, 0],
         Reduction::Max { ties } => {
-            let windows = (band + window_rows(geometry)) / pool.stride[0] + 1;
+            // More than those of as many rows as the image has: windows may reach it from far outside.
+            let extent = (pool.kernel[0] - 1).saturating_mul(pool.dilation[0]).saturating_add(1);
+            let windows = band.saturating_add(extent) / pool.stride[0] + 1;
             let found = windows.min(geometry.output()[0]).saturating_mul(outputs);
             let own = if ties == Ties::All { lines } else { 0 };
             [winners::workspace_len(geometry, line), found, lines, own]
@@ -95,7 +96,6 @@ pub(crate) fn piece<S: Simd, T: Taken>(
         let diff_dst = &operands.diff_dst[image * dst_len..][..dst_len];
         let (mut src, mut indices): (&[f32], &[u8]) = (&[], &[]);
         match T::TAKE {
-            Take::Part => {}
             Take::Byte => indices = &operands.indices[image * dst_len..][..dst_len],
             Take::Number | Take::Equal => {
                 src = &operands.src[image * src_len..][..src_len];
@@ -116,20 +116,13 @@ pub(crate) fn piece<S: Simd, T: Taken>(
             let rows = start..(start + block_rows(geometry, line)).min(band.end);
             let to = &mut to[(start - band.start) * len..][..rows.len() * len];
             let mut block = Block { plan, rows: rows.clone(), to, lines: block, update: operands.update };
-            if let Take::Part = T::TAKE {
-                sum_columns(s, plan, &rows, diff_dst, found);
-                let windows = Windows { gradient: found, bytes: &[], numbers: &[], own: &[] };
-                let all = Segment { pixel: start, place: 0, len: rows.len(), taps: 0..1 };
-                block.gather::<S, T>(s, windows, &all, &[Tap { k: 0, shift: 0 }], 1, 0);
-            } else {
-                let own = if let Take::Equal = T::TAKE { block.own(s, src, own) } else { &[] };
-                let windows = Windows { gradient: diff_dst, bytes: indices, numbers: found, own };
-                let first = if let Take::Byte = T::TAKE { 0 } else { reached.start };
-                let down = &plan.down;
-                for segment in down.segments.iter().filter_map(|segment| segment.within(&rows, down.stride)) {
-                    let taps = &down.taps[segment.taps.clone()];
-                    block.gather::<S, T>(s, windows, &segment, taps, down.stride, first);
-                }
+            let own = if let Take::Equal = T::TAKE { block.own(s, src, own) } else { &[] };
+            let windows = Windows { gradient: diff_dst, bytes: indices, numbers: found, own };
+            let first = if let Take::Byte = T::TAKE { 0 } else { reached.start };
+            let down = &plan.down;
+            for segment in down.segments.iter().filter_map(|segment| segment.within(&rows, down.stride)) {
+                let taps = &down.taps[segment.taps.clone()];
+                block.gather::<S, T>(s, windows, &segment, taps, down.stride, first);
             }
             block.finish(s);
         }
@@ -209,7 +202,7 @@ impl Block<'_> {
                         s,
                         to,
                         #[inline(always)]
-                        |x| s.load_first(&row[x..]),
+                        |x, n| s.load_first(&row[x..x + n]),
                     );
                 }
             },
@@ -232,67 +225,4 @@ impl Block<'_> {
             },
         );
     }
-}
-
-/// For every row of the image what its pixels take from each column of windows: the sum of the parts.
-fn sum_columns<S: Simd>(s: S, plan: &Pooling, rows: &Range<usize>, diff_dst: &[f32], sums: &mut [f32]) {
-    let outputs = plan.line.outputs();
-    let counts = plan.counts.as_ref().expect("an average has counts");
-    for (y, to) in rows.clone().zip(sums.chunks_exact_mut(outputs)) {
-        let (place, taps) = &plan.rows[y];
-        let taps = &plan.down.taps[taps.clone()];
-        let mut windows = [0; 4];
-        windows.iter_mut().zip(taps).for_each(|(to, tap)| *to = place - tap.shift);
-        match taps.len() {
-            0 => to.fill(0.0),
-            1 => sum_rows::<S, 1>(s, counts, diff_dst, &windows, to),
-            2 => sum_rows::<S, 2>(s, counts, diff_dst, &windows, to),
-            3 => sum_rows::<S, 3>(s, counts, diff_dst, &windows, to),
-            4 => sum_rows::<S, 4>(s, counts, diff_dst, &windows, to),
-            _ => s.vectorize(
-                #[inline(always)]
-                |s| {
-                    for x in (0..outputs).step_by(S::LANES) {
-                        let mut sum = s.splat(0.0);
-                        for tap in taps {
-                            let oh = place - tap.shift;
-                            let part = s.load_first(&diff_dst[oh * outputs..][x..outputs]);
-                            sum = s.mul_add(part, s.splat(counts.parts[0][oh]), sum);
-                        }
-                        s.store_first(counts.share(s, sum, x), &mut to[x..]);
-                    }
-                },
-            ),
-        }
-    }
-}
-
-/// As many rows of windows as that.
-#[expect(clippy::needless_range_loop, reason = "registers must be indexed by constants of unrolled loops")]
-fn sum_rows<S: Simd, const R: usize>(
-    s: S,
-    counts: &Counts,
-    diff_dst: &[f32],
-    windows: &[usize; 4],
-    to: &mut [f32],
-) {
-    s.vectorize(
-        #[inline(always)]
-        |s| {
-            let offsets: [usize; R] = core::array::from_fn(|r| windows[r] * to.len());
-            let rows = Rows::<R>::starting_at(diff_dst, &offsets);
-            let mut factors = [s.splat(0.0); R];
-            for r in 0..R {
-                factors[r] = s.splat(counts.parts[0][windows[r]]);
-            }
-            for x in (0..to.len()).step_by(S::LANES) {
-                let at = rows.at(x, S::LANES.min(to.len() - x));
-                let mut sum = s.mul(s.load_first(at.row(0)), factors[0]);
-                for r in 1..R {
-                    sum = s.mul_add(s.load_first(at.row(r)), factors[r], sum);
-                }
-                s.store_first(counts.share(s, sum, x), &mut to[x..]);
-            }
-        },
-    );
 }

@@ -19,6 +19,8 @@ pub(crate) trait Join {
     fn join_tail<S: Simd>(s: S, v: S::F32, row: &[f32], rest: usize) -> S::F32;
     /// Joins all lanes.
     fn all<S: Simd>(s: S, v: S::F32) -> f32;
+    /// What comes of all that was joined, by the count of its window.
+    fn finish<S: Simd>(s: S, v: S::F32, count: S::F32) -> S::F32;
 }
 
 pub(crate) enum Max {}
@@ -53,11 +55,17 @@ impl Join for Max {
         }
         lanes[0]
     }
+
+    #[inline(always)]
+    fn finish<S: Simd>(_: S, v: S::F32, _: S::F32) -> S::F32 {
+        v
+    }
 }
 
-pub(crate) enum Sum {}
+/// Divided by the counts, or multiplied if these are reciprocals.
+pub(crate) enum Sum<const TIMES: bool> {}
 
-impl Join for Sum {
+impl<const TIMES: bool> Join for Sum<TIMES> {
     const NOTHING: f32 = 0.0;
 
     #[inline(always)]
@@ -79,42 +87,25 @@ impl Join for Sum {
     fn all<S: Simd>(s: S, v: S::F32) -> f32 {
         s.sum(v)
     }
+
+    #[inline(always)]
+    fn finish<S: Simd>(s: S, v: S::F32, count: S::F32) -> S::F32 {
+        if TIMES { s.mul(v, count) } else { s.div(v, count) }
+    }
 }
 
 /// What sums are divided by: a number per row times one per column. Quotients are those of a division, also where all counts are powers
-/// of two and a multiplication by their reciprocals does it.
+/// of two and a multiplication by their reciprocals does it. Maxima have ones.
 #[derive(Debug)]
 pub(crate) struct Counts {
     /// Per row of outputs.
     pub(crate) rows: Vec<f32>,
-    /// Per number of a row of outputs, or one for all.
+    /// Per number of a run of outputs if there is one run, per run if there are several; then as many ones as a register may have.
     pub(crate) columns: Vec<f32>,
     /// Whether they are reciprocals, of powers of two.
     pub(crate) reciprocal: bool,
     /// The reciprocals of rows and of columns: what a gradient is multiplied by.
     pub(crate) parts: [Vec<f32>; 2],
-}
-
-impl Counts {
-    /// `v` at number `j` of row `oh`, divided.
-    #[inline(always)]
-    pub(crate) fn divide<S: Simd>(&self, s: S, v: S::F32, row: S::F32, j: usize) -> S::F32 {
-        let columns = match self.columns.as_slice() {
-            [one] => s.splat(*one),
-            columns => s.load_first(&columns[j..]),
-        };
-        let count = s.mul(row, columns);
-        if self.reciprocal { s.mul(v, count) } else { s.div(v, count) }
-    }
-
-    /// The part of `v` that each pixel of the columns from number `j` on gets.
-    #[inline(always)]
-    pub(crate) fn share<S: Simd>(&self, s: S, v: S::F32, j: usize) -> S::F32 {
-        match self.parts[1].as_slice() {
-            [one] => s.mul(v, s.splat(*one)),
-            columns => s.mul(v, s.load_first(&columns[j..])),
-        }
-    }
 }
 
 /// The images of a piece of `dst`, row by row; `line` is workspace.
@@ -128,43 +119,59 @@ pub(crate) fn piece<S: Simd, J: Join>(
     line: &mut [f32],
 ) {
     let image_len = plan.geometry.pool().input[0] * plan.row_len();
-    line.fill(J::NOTHING);
+    // Only the margins of a line are never written, and only some rows need one.
+    let mut clean = false;
     for (i, image) in images.clone().enumerate() {
         let image = &src[image * image_len..][..image_len];
         for (j, oh) in rows.clone().enumerate() {
             let to = dst.row(i, j);
             let Window { first, taps } = plan.windows[oh];
             let rows = &image[first * plan.row_len()..];
+            let count = s.splat(plan.counts.rows[oh]);
             match taps {
                 _ if plan.whole_image => {
-                    to[0] = whole::<S, J>(s, image);
-                    divide_one(s, plan, oh, to);
+                    let all = s.splat(whole::<S, J>(s, image));
+                    s.store_first(J::finish(s, all, s.mul(count, s.splat(plan.counts.columns[0]))), to);
                 }
-                1 if plan.pairs => pairs::<S, J, 1>(s, plan, rows, oh, to),
-                2 if plan.pairs => pairs::<S, J, 2>(s, plan, rows, oh, to),
+                1 if plan.pairs => pairs::<S, J, 1>(s, plan, rows, count, to),
+                2 if plan.pairs => pairs::<S, J, 2>(s, plan, rows, count, to),
                 2 if plan.pixels == Some(2) => pixels::<S, J, 4, 2>(s, plan, rows, oh, to),
                 2 if plan.pixels == Some(3) => pixels::<S, J, 6, 2>(s, plan, rows, oh, to),
                 3 if plan.pixels == Some(3) => pixels::<S, J, 9, 3>(s, plan, rows, oh, to),
                 _ => {
-                    down::<S, J>(s, plan, image, oh, line);
-                    across::<S, J>(s, plan, line, oh, to);
+                    if !clean {
+                        line.fill(J::NOTHING);
+                        clean = true;
+                    }
+                    down::<S, J>(s, plan, rows, taps, line);
+                    across::<S, J>(s, plan, line, count, to);
                 }
             }
         }
     }
 }
 
-/// Joins the rows of window `oh` to one line. Windows of up to four rows read them side by side.
+/// Calls `f(x, len)` for all of `0 .. len` a register at a time: the last one overlaps the one before, or is the only one and not whole.
 #[inline(always)]
-fn down<S: Simd, J: Join>(s: S, plan: &Pooling, image: &[f32], oh: usize, to: &mut [f32]) {
-    let Window { first, taps } = plan.windows[oh];
-    let rows = &image[first * plan.row_len()..];
+pub(crate) fn registers<S: Simd>(len: usize, mut f: impl FnMut(usize, usize)) {
+    if len >= S::LANES {
+        for i in 0..len.div_ceil(S::LANES) {
+            f((i * S::LANES).min(len - S::LANES), S::LANES);
+        }
+    } else if len > 0 {
+        f(0, len);
+    }
+}
+
+/// Joins the rows of a window to one line. Windows of up to four rows read them side by side.
+#[inline(always)]
+fn down<S: Simd, J: Join>(s: S, plan: &Pooling, rows: &[f32], taps: usize, to: &mut [f32]) {
     match taps {
         0 => plan.line.fill(
             s,
             to,
             #[inline(always)]
-            |_| s.splat(J::NOTHING),
+            |_, _| s.splat(J::NOTHING),
         ),
         1 => down_rows::<S, J, 1>(s, plan, rows, to),
         2 => down_rows::<S, J, 2>(s, plan, rows, to),
@@ -176,10 +183,10 @@ fn down<S: Simd, J: Join>(s: S, plan: &Pooling, image: &[f32], oh: usize, to: &m
                 s,
                 to,
                 #[inline(always)]
-                |x| {
-                    let mut joined = load(s, rows, 0, x, len);
+                |x, n| {
+                    let mut joined = s.load_first(&rows[x..x + n]);
                     for tap in 1..taps {
-                        joined = J::join(s, joined, load(s, rows, tap * step, x, len));
+                        joined = J::join(s, joined, s.load_first(&rows[tap * step + x..][..n]));
                     }
                     joined
                 },
@@ -197,61 +204,57 @@ fn down_rows<S: Simd, J: Join, const K: usize>(s: S, plan: &Pooling, image: &[f3
         s,
         to,
         #[inline(always)]
-        |x| join_rows::<S, J, K>(s, &rows, x),
+        |x, n| join_rows::<S, J, K>(s, &rows, x, n),
     );
 }
 
-/// Joins what rows have at `x`.
+/// Joins `n` numbers that rows have at `x`.
 #[inline(always)]
-fn join_rows<S: Simd, J: Join, const K: usize>(s: S, rows: &Rows<'_, K>, x: usize) -> S::F32 {
-    if x + S::LANES <= rows.len() {
-        let at = rows.at(x, S::LANES);
-        let mut joined = s.load(at.row(0));
-        for k in 1..K {
-            joined = J::join(s, joined, s.load(at.row(k)));
-        }
-        joined
-    } else {
-        let at = rows.up_to(x, S::LANES);
-        let mut joined = s.load_first(at.row(0));
-        for k in 1..K {
-            joined = J::join(s, joined, s.load_first(at.row(k)));
-        }
-        joined
+fn join_rows<S: Simd, J: Join, const K: usize>(s: S, rows: &Rows<'_, K>, x: usize, n: usize) -> S::F32 {
+    let at = rows.at(x, n);
+    let mut joined = s.load_first(at.row(0));
+    for k in 1..K {
+        joined = J::join(s, joined, s.load_first(at.row(k)));
     }
-}
-
-/// Numbers of the row that starts at `row` and has `len`, from `x` on.
-#[inline(always)]
-fn load<S: Simd>(s: S, rows: &[f32], row: usize, x: usize, len: usize) -> S::F32 {
-    if x + S::LANES <= len { s.load(&rows[row + x..]) } else { s.load_first(&rows[row + x..row + len]) }
+    joined
 }
 
 /// Joins the taps of a line to a row of outputs.
 #[inline(always)]
-fn across<S: Simd, J: Join>(s: S, plan: &Pooling, from: &[f32], oh: usize, to: &mut [f32]) {
+fn across<S: Simd, J: Join>(s: S, plan: &Pooling, from: &[f32], count: S::F32, to: &mut [f32]) {
+    let columns = &plan.counts.columns;
     if plan.whole_line {
-        to[0] = whole::<S, J>(s, &from[..plan.taps.len()]);
-        return divide_one(s, plan, oh, to);
+        let all = s.splat(whole::<S, J>(s, &from[..plan.taps.len()]));
+        return s.store_first(J::finish(s, all, s.mul(count, s.splat(columns[0]))), to);
     }
     match plan.taps.len() {
-        2 => across_taps::<S, J, 2>(s, plan, from, oh, to),
-        3 => across_taps::<S, J, 3>(s, plan, from, oh, to),
+        2 => across_taps::<S, J, 2>(s, plan, from, count, to),
+        3 => across_taps::<S, J, 3>(s, plan, from, count, to),
         _ => {
-            for run in 0..plan.line.runs {
-                let from = &from[plan.line.start(run)..];
-                let first = run * plan.line.run;
-                let to = &mut to[first..][..plan.line.run];
-                for x in (0..plan.line.run).step_by(S::LANES) {
-                    let mut joined = s.load(&from[plan.taps[0] + x..]);
-                    for &tap in &plan.taps[1..] {
-                        joined = J::join(s, joined, s.load(&from[tap + x..]));
-                    }
-                    s.store_first(divide(s, plan, joined, oh, first + x), &mut to[x..]);
-                }
+            for (i, to) in to.chunks_exact_mut(plan.line.run).enumerate() {
+                let from = &from[plan.line.start(i)..];
+                registers::<S>(
+                    to.len(),
+                    #[inline(always)]
+                    |x, n| {
+                        let mut joined = s.load(&from[plan.taps[0] + x..]);
+                        for &tap in &plan.taps[1..] {
+                            joined = J::join(s, joined, s.load(&from[tap + x..]));
+                        }
+                        let column = column(s, plan, i, x);
+                        s.store_first(J::finish(s, joined, s.mul(count, column)), &mut to[x..x + n]);
+                    },
+                );
             }
         }
     }
+}
+
+/// The counts of the columns at `x` of run `i`.
+#[inline(always)]
+fn column<S: Simd>(s: S, plan: &Pooling, i: usize, x: usize) -> S::F32 {
+    let columns = &plan.counts.columns;
+    if plan.line.runs == 1 { s.load(&columns[x..]) } else { s.splat(columns[i]) }
 }
 
 /// As many taps as that.
@@ -260,42 +263,53 @@ fn across_taps<S: Simd, J: Join, const K: usize>(
     s: S,
     plan: &Pooling,
     from: &[f32],
-    oh: usize,
+    count: S::F32,
     to: &mut [f32],
 ) {
     let taps: &[usize; K] = plan.taps.first_chunk().unwrap();
-    let run = plan.line.run;
-    let whole = run / S::LANES * S::LANES;
-    for (i, to) in to.chunks_exact_mut(run).enumerate() {
+    for (i, to) in to.chunks_exact_mut(plan.line.run).enumerate() {
         let rows = Rows::starting_at(&from[plan.line.start(i)..], taps);
-        for x in (0..whole).step_by(S::LANES) {
-            let joined = join_rows::<S, J, K>(s, &rows, x);
-            s.store(divide(s, plan, joined, oh, i * run + x), &mut to[x..]);
-        }
-        if whole < run {
-            let joined = join_rows::<S, J, K>(s, &rows, whole);
-            s.store_first(divide(s, plan, joined, oh, i * run + whole), &mut to[whole..]);
-        }
+        registers::<S>(
+            to.len(),
+            #[inline(always)]
+            |x, n| {
+                let joined = join_rows::<S, J, K>(s, &rows, x, S::LANES);
+                let column = column(s, plan, i, x);
+                s.store_first(J::finish(s, joined, s.mul(count, column)), &mut to[x..x + n]);
+            },
+        );
     }
 }
 
 /// Windows of two columns side by side in NCHW, without a line: the pairs of joined rows are joined where they are.
 #[inline(always)]
-fn pairs<S: Simd, J: Join, const K: usize>(s: S, plan: &Pooling, image: &[f32], oh: usize, to: &mut [f32]) {
+fn pairs<S: Simd, J: Join, const K: usize>(
+    s: S,
+    plan: &Pooling,
+    image: &[f32],
+    count: S::F32,
+    to: &mut [f32],
+) {
     let rows: [&[f32]; K] = core::array::from_fn(|k| &image[k * plan.row_step()..][..plan.row_len()]);
     let rows = Rows::<K>::new(&rows);
-    let whole = to.len() / S::LANES * S::LANES;
-    for x in (0..whole).step_by(S::LANES) {
-        let first = join_rows::<S, J, K>(s, &rows, 2 * x);
-        let (even, odd) = s.deinterleave(first, join_rows::<S, J, K>(s, &rows, 2 * x + S::LANES));
-        s.store(divide(s, plan, J::join(s, even, odd), oh, x), &mut to[x..]);
-    }
-    if whole < to.len() {
-        let first = join_rows::<S, J, K>(s, &rows, 2 * whole);
-        let second = (2 * whole + S::LANES).min(rows.len());
-        let (even, odd) = s.deinterleave(first, join_rows::<S, J, K>(s, &rows, second));
-        s.store_first(divide(s, plan, J::join(s, even, odd), oh, whole), &mut to[whole..]);
-    }
+    let columns = &plan.counts.columns;
+    registers::<S>(
+        to.len(),
+        #[inline(always)]
+        |x, n| {
+            let (first, second) = if n == S::LANES {
+                let first = join_rows::<S, J, K>(s, &rows, 2 * x, n);
+                (first, join_rows::<S, J, K>(s, &rows, 2 * x + n, n))
+            } else {
+                let middle = S::LANES.min(2 * n);
+                let first = join_rows::<S, J, K>(s, &rows, 0, middle);
+                (first, join_rows::<S, J, K>(s, &rows, middle, 2 * n - middle))
+            };
+            let (even, odd) = s.deinterleave(first, second);
+            let count = s.mul(count, s.load(&columns[x..]));
+            s.store_first(J::finish(s, J::join(s, even, odd), count), &mut to[x..x + n]);
+        },
+    );
 }
 
 /// Windows of `N` taps in `K` rows in NHWC, without a line: down and across in registers. Neighbouring pixels share few taps, so there is
@@ -313,67 +327,54 @@ fn pixels<S: Simd, J: Join, const N: usize, const K: usize>(
     let (channels, stride) = (line.channels, line.start(1));
     let inner = plan.inner.clone();
     let rows = Rows::starting_at(image, &offsets);
-    let whole = channels / S::LANES * S::LANES;
+    let count = s.splat(plan.counts.rows[oh]);
     for ow in inner.clone() {
         let (to, from) = (&mut to[ow * channels..][..channels], ow * stride - line.left * channels);
-        for c in (0..whole).step_by(S::LANES) {
-            let at = rows.at(from + c, S::LANES);
-            let mut joined = s.splat(0.0);
-            for k in 0..N / K {
-                let mut column = s.load(at.row(k * K));
-                for i in 1..K {
-                    column = J::join(s, column, s.load(at.row(k * K + i)));
+        let count = s.mul(count, s.splat(plan.counts.columns[ow]));
+        registers::<S>(
+            channels,
+            #[inline(always)]
+            |c, n| {
+                let at = rows.at(from + c, n);
+                let mut joined = s.splat(0.0);
+                for k in 0..N / K {
+                    let mut column = s.load_first(at.row(k * K));
+                    for i in 1..K {
+                        column = J::join(s, column, s.load_first(at.row(k * K + i)));
+                    }
+                    joined = if k == 0 { column } else { J::join(s, joined, column) };
                 }
-                joined = if k == 0 { column } else { J::join(s, joined, column) };
-            }
-            s.store(divide(s, plan, joined, oh, ow * channels + c), &mut to[c..]);
-        }
-        if whole < channels {
-            let at = rows.at(from + whole, channels - whole);
-            let mut joined = s.splat(0.0);
-            for k in 0..N / K {
-                let mut column = s.load_first(at.row(k * K));
-                for i in 1..K {
-                    column = J::join(s, column, s.load_first(at.row(k * K + i)));
-                }
-                joined = if k == 0 { column } else { J::join(s, joined, column) };
-            }
-            s.store_first(divide(s, plan, joined, oh, ow * channels + whole), &mut to[whole..]);
-        }
+                s.store_first(J::finish(s, joined, count), &mut to[c..c + n]);
+            },
+        );
     }
     for ow in (0..inner.start).chain(inner.end..plan.geometry.output()[1]) {
-        for c in (0..channels).step_by(S::LANES) {
+        pixel::<S, J>(s, plan, image, [oh, ow], to);
+    }
+}
+
+/// One pixel in NHWC, whatever its window has in the image.
+#[inline(always)]
+fn pixel<S: Simd, J: Join>(s: S, plan: &Pooling, image: &[f32], [oh, ow]: [usize; 2], to: &mut [f32]) {
+    let (channels, geometry) = (plan.line.channels, &plan.geometry);
+    let to = &mut to[ow * channels..][..channels];
+    let count = s.splat(plan.counts.rows[oh] * plan.counts.columns[ow]);
+    registers::<S>(
+        channels,
+        #[inline(always)]
+        |c, n| {
             let mut joined = s.splat(J::NOTHING);
-            for kw in plan.geometry.taps(1, ow) {
-                let x = plan.geometry.pixel(1, ow, kw) * channels;
+            for kw in geometry.taps(1, ow) {
                 let mut column = s.splat(J::NOTHING);
-                for i in 0..K {
-                    column = J::join(
-                        s,
-                        column,
-                        s.load_first(&image[i * step + x + c..][..S::LANES.min(channels - c)]),
-                    );
+                for i in 0..plan.windows[oh].taps {
+                    let from = i * plan.row_step() + geometry.pixel(1, ow, kw) * channels + c;
+                    column = J::join(s, column, s.load_first(&image[from..from + n]));
                 }
                 joined = J::join(s, joined, column);
             }
-            let to = &mut to[ow * channels + c..][..S::LANES.min(channels - c)];
-            s.store_first(divide(s, plan, joined, oh, ow * channels + c), to);
-        }
-    }
-}
-
-/// `v` at number `j` of row `oh` over its count, if sums are divided.
-#[inline(always)]
-fn divide<S: Simd>(s: S, plan: &Pooling, v: S::F32, oh: usize, j: usize) -> S::F32 {
-    match &plan.counts {
-        Some(counts) => counts.divide(s, v, s.splat(counts.rows[oh]), j),
-        None => v,
-    }
-}
-
-#[inline(always)]
-fn divide_one<S: Simd>(s: S, plan: &Pooling, oh: usize, to: &mut [f32]) {
-    s.store_first(divide(s, plan, s.splat(to[0]), oh, 0), &mut to[..1]);
+            s.store_first(J::finish(s, joined, count), &mut to[c..c + n]);
+        },
+    );
 }
 
 /// Joins all of a row.

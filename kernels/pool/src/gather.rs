@@ -1,22 +1,19 @@
 //! Backward as a gather: a pixel adds up what it gets from every window that has it, and is written once.
 //!
 //! ```text
-//! average        diff_src[y, x] = sum over the windows that reach (y, x) of  part[window]
-//! max, First     ... of  diff_dst[window] where winner[window] is the tap that (y, x) is, else 0
+//! max, First     diff_src[y, x] = sum over the windows that reach (y, x) of  diff_dst[window] where winner[window] is the tap that (y, x) is, else 0
 //! max, All       ... of  diff_dst[window] where src[y, x] is the maximum of the window or NaN, else 0
 //! ```
 //!
 //! Pixels of a segment (see `reach.rs`) are reached by the same taps, so that neighbours read neighbouring windows. Nothing is scattered,
-//! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to took 1.2 to 2.1 times as long
-//! for averages, 1.1 to 1.8 times for maxima of 3 x 3 whose winners are found again.)
+//! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to took 1.1 to 1.8 times
+//! as long for maxima of 3 x 3 whose winners are found again.)
 
 use convolve_simd::{Rows, Simd};
 
 /// What a pixel takes from a window.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Take {
-    /// Everything.
-    Part,
     /// The gradient, where a byte says that the tap is the winner.
     Byte,
     /// The gradient, where a number says so.
@@ -42,7 +39,7 @@ macro_rules! taken {
     };
 }
 
-taken! { Part Byte Number Equal }
+taken! { Byte Number Equal }
 
 /// What is read of all windows: of the last three, what [`Take`] asks for.
 #[derive(Clone, Copy)]
@@ -153,7 +150,6 @@ impl<'a, const N: usize> Reached<'a, N> {
         let gradients = core::array::from_fn(|n| sources[n].gradient);
         // What is not read starts anywhere.
         let [bytes, numbers] = match T::TAKE {
-            Take::Part => [false, false],
             Take::Byte => [true, false],
             Take::Number | Take::Equal => [false, true],
         };
@@ -181,7 +177,6 @@ impl<'a, const N: usize> Reached<'a, N> {
         for n in 0..N {
             let gradient = s.load_first(gradients.row(n));
             let hit = match T::TAKE {
-                Take::Part => None,
                 Take::Byte => Some(s.equal_byte(self.bytes.at(from + x, len).row(n), self.taps[n] as u8)),
                 Take::Number => {
                     let number = s.load_first(self.numbers.at(from + x, len).row(n));

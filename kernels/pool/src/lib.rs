@@ -33,6 +33,7 @@ mod line;
 mod plan;
 mod pool2d;
 mod reach;
+mod spread;
 mod squares;
 mod winners;
 

@@ -36,7 +36,7 @@ pub(crate) struct Line {
 }
 
 /// More lanes than any register has: what a tail may read beyond its end.
-const SLACK: usize = 16;
+pub(crate) const SLACK: usize = 16;
 
 impl Line {
     /// For tasks of so many channels (1 in NCHW).
@@ -105,45 +105,47 @@ impl Line {
         self.phases == 1
     }
 
-    /// Puts what `at(x)` gives for `LANES` numbers of a row from `x` on (fewer at its end) into the line.
+    /// Puts what `at(x, n)` gives for the `n` numbers of a row from `x` on (as many as a register has, or all of a shorter row) into the line.
     ///
-    /// With two phases registers are taken apart by shuffles; with more, numbers one by one.
+    /// With two phases registers are taken apart by shuffles; with more, numbers one by one. The last registers overlap those before.
     #[inline(always)]
-    pub(crate) fn fill<S: Simd>(&self, s: S, line: &mut [f32], at: impl Fn(usize) -> S::F32) {
+    pub(crate) fn fill<S: Simd>(&self, s: S, line: &mut [f32], at: impl Fn(usize, usize) -> S::F32) {
         let len = self.width * self.channels;
         match self.phases {
             1 => {
-                let to = &mut line[self.left * self.channels..];
-                let whole = len / S::LANES * S::LANES;
-                for x in (0..whole).step_by(S::LANES) {
-                    s.store(at(x), &mut to[x..]);
+                let to = &mut line[self.left * self.channels..][..len];
+                if len >= S::LANES {
+                    for i in 0..len.div_ceil(S::LANES) {
+                        let x = (i * S::LANES).min(len - S::LANES);
+                        s.store(at(x, S::LANES), &mut to[x..]);
+                    }
+                } else if len > 0 {
+                    s.store_first(at(0, len), to);
                 }
-                if whole < len {
-                    s.store_first(at(whole), &mut to[whole..len]);
+            }
+            2 if len >= 2 * S::LANES => {
+                for i in 0..len.div_ceil(2 * S::LANES) {
+                    let x = (2 * i * S::LANES).min(len - 2 * S::LANES);
+                    let (a, b) = s.deinterleave(at(x, S::LANES), at(x + S::LANES, S::LANES));
+                    // An odd row has its last registers the other way round.
+                    let first = self.starts[x % 2] + x / 2;
+                    let second = self.starts[1 - x % 2] + x.div_ceil(2);
+                    s.store(a, &mut line[first..]);
+                    s.store(b, &mut line[second..]);
                 }
             }
             2 => {
-                let starts = self.starts;
-                let (even, odd) = (len.div_ceil(2), len / 2);
-                let whole = len / (2 * S::LANES);
-                for i in 0..whole {
-                    let x = i * S::LANES;
-                    let (a, b) = s.deinterleave(at(2 * x), at(2 * x + S::LANES));
-                    s.store(a, &mut line[starts[0] + x..]);
-                    s.store(b, &mut line[starts[1] + x..]);
-                }
-                let x = whole * S::LANES;
-                if 2 * x < len {
-                    let second = if 2 * x + S::LANES < len { at(2 * x + S::LANES) } else { s.splat(0.0) };
-                    let (a, b) = s.deinterleave(at(2 * x), second);
-                    s.store_first(a, &mut line[starts[0] + x..starts[0] + even]);
-                    s.store_first(b, &mut line[starts[1] + x..starts[1] + odd]);
-                }
+                let middle = len.min(S::LANES);
+                let second = if middle < len { at(middle, len - middle) } else { s.splat(0.0) };
+                let (a, b) = s.deinterleave(at(0, middle), second);
+                let [even, odd] = [len.div_ceil(2), len / 2];
+                s.store_first(a, &mut line[self.starts[0]..][..even]);
+                s.store_first(b, &mut line[self.starts[1]..][..odd]);
             }
             _ => {
                 let mut lanes = [0.0; SLACK];
                 for x in (0..len).step_by(S::LANES) {
-                    s.store(at(x), &mut lanes);
+                    s.store(at(x, S::LANES.min(len - x)), &mut lanes);
                     for (x, value) in (x..len).zip(&lanes[..S::LANES]) {
                         line[self.pixel(x)] = *value;
                     }

@@ -2,11 +2,12 @@
 
 use crate::backward::Operands;
 use crate::forward::{Counts, Max, Sum};
-use crate::gather::{Byte, Equal, Number, Part, Taken};
-use crate::line::Line;
+use crate::gather::{Byte, Equal, Number, Taken};
+use crate::line::{Line, SLACK};
 use crate::reach::Reach;
+use crate::spread::Spread;
 use crate::winners::{Span, Winners};
-use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, forward, squares, winners};
+use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, forward, spread, squares, winners};
 use convolve_core::{BlockMut, Cut, Error, Layout, Par, Update, Workspace, lines};
 use convolve_simd::{Isa, Simd, dispatch};
 use core::ops::Range;
@@ -31,8 +32,8 @@ pub struct Pooling {
     pub(crate) taps: Vec<usize>,
     /// Rows of each row of windows.
     pub(crate) windows: Vec<Window>,
-    /// What sums are divided by; none for maxima.
-    pub(crate) counts: Option<Counts>,
+    /// What sums are divided by.
+    pub(crate) counts: Counts,
     /// One output per line, of neighbouring numbers.
     pub(crate) whole_line: bool,
     /// One output per image, of all of it.
@@ -50,6 +51,8 @@ pub struct Pooling {
     pub(crate) squares: bool,
     /// Columns of a window, if its taps are read without a line, in NHWC.
     pub(crate) pixels: Option<usize>,
+    /// How sums become pixels.
+    pub(crate) spread: Spread,
     /// Outputs of a row whose windows lie in the image.
     pub(crate) inner: Range<usize>,
     isa: Isa,
@@ -111,25 +114,19 @@ impl Pooling {
         let channels = if pool.layout == Layout::Nhwc { pool.channels } else { 1 };
         let line = Line::new(&geometry, channels);
         let taps = table(pool.kernel[1], |k| line.tap(k))?;
-        let counts = match pool.reduction {
-            Reduction::Max { .. } => None,
-            Reduction::Average { .. } => {
-                let mut rows = table(output[0], |oh| geometry.count(0, oh))?;
-                let first = geometry.count(1, 0);
-                let same = (0..output[1]).all(|ow| geometry.count(1, ow) == first);
-                let columns = if same { 1 } else { line.outputs() };
-                let mut columns = table(columns, |j| geometry.count(1, j / channels))?;
-                let power = |count: &f32| count.to_bits() & 0x7f_ffff == 0;
-                let reciprocal = rows.iter().all(power) && columns.iter().all(power);
-                if reciprocal {
-                    rows.iter_mut().chain(&mut columns).for_each(|count| *count = count.recip());
-                }
-                let parts =
-                    [&rows, &columns].map(|counts| counts.iter().map(|count| count.recip()).collect());
-                let parts = if reciprocal { [rows.clone(), columns.clone()] } else { parts };
-                Some(Counts { rows, columns, reciprocal, parts })
-            }
-        };
+        let max = matches!(pool.reduction, Reduction::Max { .. });
+        let count = |axis, o| if max { 1.0 } else { geometry.count(axis, o) };
+        let mut rows = table(output[0], |oh| count(0, oh))?;
+        let (counted, each) = if line.runs == 1 { (line.run, channels) } else { (line.runs, 1) };
+        let column = |j| if j < counted { count(1, j / each) } else { 1.0 };
+        let mut columns = table(counted + SLACK, column)?;
+        let power = |count: &f32| count.to_bits() & 0x7f_ffff == 0;
+        let reciprocal = rows.iter().all(power) && columns.iter().all(power);
+        let parts = [&rows, &columns].map(|counts| counts.iter().map(|count| count.recip()).collect());
+        if reciprocal {
+            rows.iter_mut().chain(&mut columns).for_each(|count| *count = count.recip());
+        }
+        let counts = Counts { rows, columns, reciprocal, parts };
         let whole_line = line.outputs() == 1 && line.in_order() && pool.dilation[1] == 1;
         let inside =
             |axis: usize| (0..output[axis]).all(|o| geometry.taps(axis, o).len() == pool.kernel[axis]);
@@ -159,6 +156,7 @@ impl Pooling {
         let [down, across] = [0, 1].map(|axis| Reach::new(&geometry, axis));
         Ok(Self {
             rows: down.by_pixel(pool.input[0]),
+            spread: Spread::new(&geometry, &line, [&down, &across]),
             spans: [0, 1].map(|axis| winners::spans(&geometry, axis)),
             squares,
             down,
@@ -211,10 +209,14 @@ impl Pooling {
     }
 
     fn max(&self) -> bool {
-        self.counts.is_none()
+        matches!(self.geometry.pool().reduction, Reduction::Max { .. })
     }
 
     fn lane_len(&self) -> usize {
+        if !self.max() {
+            return lines(self.line.len)
+                .max(self.spread.workspace_len().saturating_add(lines(self.line.len)));
+        }
         let [_, _, Cut { block, .. }] = self.backward_cuts();
         let parts = backward::lane_lens(&self.geometry, &self.line, block / self.row_len());
         let backward = parts.into_iter().fold(0, usize::saturating_add);
@@ -377,7 +379,7 @@ impl Pooling {
                     ),
                 ));
             }
-            Reduction::Average { .. } => self.gather::<Part>(operands, diff_src, workspace, par),
+            Reduction::Average { .. } => self.spread(operands, diff_src, workspace, par),
             Reduction::Max { ties: Ties::All } => self.gather::<Equal>(operands, diff_src, workspace, par),
             Reduction::Max { ties: Ties::First } => {
                 self.at_most(1 << 24, "it must be at most 2^24 taps, so that f32 tells which one")?;
@@ -385,6 +387,27 @@ impl Pooling {
             }
         }
         Ok(())
+    }
+
+    fn spread(&self, operands: Operands<'_>, diff_src: &mut [f32], workspace: &mut [f32], par: Par<'_>) {
+        let Operands { diff_dst, update, .. } = operands;
+        let (len, dst_len) = (self.row_len(), self.geometry.output()[0] * self.line.outputs());
+        let block = BlockMut::new(diff_src, [self.images(), 1, self.geometry.pool().input[0] * len]);
+        dispatch!(self.isa, s => block.for_each_piece(
+            self.backward_cuts(),
+            par,
+            workspace,
+            self.lane_len(),
+            &|[images, _, numbers], mut diff_src, lane| {
+                let band = numbers.start / len..numbers.end / len;
+                let (sums, line) = lane.split_at_mut(self.spread.workspace_len());
+                for (i, image) in images.enumerate() {
+                    let diff_dst = &diff_dst[image * dst_len..][..dst_len];
+                    let to = diff_src.row(i, 0);
+                    spread::rows(s, self, diff_dst, band.clone(), to, [&mut *sums, &mut *line], update);
+                }
+            },
+        ));
     }
 
     fn gather<T: Taken>(
@@ -525,14 +548,18 @@ fn forward_on<S: Simd>(
     dst.for_each_piece(cuts, par, workspace, plan.lane_len(), &|ranges, mut dst, lane| {
         let line = &mut lane[..plan.line.len];
         // One region each: the larger a function, the sooner LLVM stops inlining into it, and then loads become calls.
-        match plan.max() {
-            true => s.vectorize(
+        match (plan.max(), plan.counts.reciprocal) {
+            (true, _) => s.vectorize(
                 #[inline(always)]
                 |s| forward::piece::<S, Max>(s, plan, src, &ranges, &mut dst, line),
             ),
-            false => s.vectorize(
+            (false, true) => s.vectorize(
                 #[inline(always)]
-                |s| forward::piece::<S, Sum>(s, plan, src, &ranges, &mut dst, line),
+                |s| forward::piece::<S, Sum<true>>(s, plan, src, &ranges, &mut dst, line),
+            ),
+            (false, false) => s.vectorize(
+                #[inline(always)]
+                |s| forward::piece::<S, Sum<false>>(s, plan, src, &ranges, &mut dst, line),
             ),
         }
     });

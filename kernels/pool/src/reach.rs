@@ -51,6 +51,8 @@ impl Segment {
 pub(crate) struct Reach {
     /// By phase, then from the first tap of the window to the last.
     pub(crate) taps: Vec<Tap>,
+    /// Entries of `taps` of each phase that the image has.
+    pub(crate) phases: Vec<Range<usize>>,
     /// All pixels of the image, by phase.
     pub(crate) segments: Vec<Segment>,
     pub(crate) stride: usize,
@@ -66,7 +68,7 @@ impl Reach {
         let phase_of = |tap: &Tap| tap.k * dilation % stride;
         let mut taps: Vec<Tap> = (0..pool.kernel[axis]).map(tap).collect();
         taps.sort_by_key(|tap| (phase_of(tap), tap.k));
-        let (mut segments, mut first) = (Vec::new(), 0);
+        let (mut segments, mut phases, mut first) = (Vec::new(), Vec::new(), 0);
         for phase in 0..stride.min(end) {
             let len = taps[first..].iter().take_while(|tap| phase_of(tap) == phase).count();
             let (these, mut place) =
@@ -87,9 +89,10 @@ impl Reach {
                 });
                 place = to;
             }
+            phases.push(first..first + len);
             first += len;
         }
-        Self { taps, segments, stride }
+        Self { taps, phases, segments, stride }
     }
 
     /// For every pixel of the axis, its place and its taps.

@@ -106,7 +106,7 @@ fn sort<S: Simd>(s: S, plan: &Pooling, rows: &[f32], to: &mut [f32]) {
                     s,
                     to,
                     #[inline(always)]
-                    |x| s.load_first(&row[x..]),
+                    |x, n| s.load_first(&row[x..x + n]),
                 );
             }
         },

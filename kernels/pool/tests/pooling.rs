@@ -249,6 +249,8 @@ fn known() -> Vec<Pool2d> {
             Pool2d::max(5, [13, 9]).input([13, 20]).stride(1).padding([6, 4]),
             Pool2d::max(3, 2).input(71).stride(5),
             Pool2d::max(3, 2).input([70, 1]).stride([70, 1]).ceil_mode(true).padding(1),
+            // Windows from far outside.
+            Pool2d::max(1, [3, 1]).input(1).stride([3, 1]).dilation([2, 1]).padding([3, 0]),
             Pool2d::global_max(20, [7, 9]),
             Pool2d::global_max(2, [40, 70]),
             Pool2d::average(6, 2).input(24),
@@ -258,6 +260,11 @@ fn known() -> Vec<Pool2d> {
             Pool2d::global_average(2, [33, 50]),
             Pool2d::max(2, [1, 3]).input([300, 300]).stride(1),
             Pool2d::average(40, 3).input([64, 64]).stride(1).batch(3),
+            Pool2d::average(3, 3).input([40, 41]).stride(2).padding(1),
+            Pool2d::average(3, 3).input([40, 42]).stride(2),
+            Pool2d::average(9, 5).input([20, 38]).stride(2).padding(2),
+            Pool2d::average(9, 4).input([20, 31]).stride(3).padding(1),
+            Pool2d::average(2, 1).input([5, 50]).stride(2),
         ] {
             pools.push(pool.layout(layout));
         }
