@@ -6,6 +6,7 @@
 //! ```
 //!
 //! Taps outside of the image are absent. [`Pool2d`] is the problem, [`Pool2d::plan`] checks it, [`Pooling`] runs it forward and backward.
+//! [`unpool`] puts maxima back to where they were.
 //!
 //! # One nest for both layouts
 //!
@@ -34,7 +35,9 @@ mod plan;
 mod pool2d;
 mod reach;
 mod squares;
+mod unpool;
 mod winners;
 
 pub use plan::Pooling;
 pub use pool2d::{Pool2d, PoolGeometry, Reduction, Ties};
+pub use unpool::unpool;
