@@ -398,7 +398,7 @@ impl<'p> Network<'p> {
     pub fn loss(&mut self, labels: &[usize]) -> Result<f64, Error> {
         let logits = self.a.last().map_or(&[][..], Vec::as_slice);
         let diff = self.da.last_mut().map(Vec::as_mut_slice);
-        cross_entropy(logits, self.classes, labels, diff, Update::Overwrite, self.isa)
+        cross_entropy(logits, self.classes, labels, diff, Update::Overwrite, self.isa, self.par)
     }
 
     /// The gradients of all parameters, from that of the logits; `pixels` are those of the last forward pass.

@@ -1,4 +1,4 @@
-//! ONNX's own cases for convolution, transposed convolution and pooling: each is run, compared with its expected output, and counted.
+//! ONNX's own cases for convolution, transposed convolution, pooling and unpooling: each is run, compared with its expected output, and counted.
 //!
 //! ```text
 //! scripts/onnx-conformance                                                # fetches the cases, then does the same as

@@ -35,11 +35,12 @@
 //!
 //! The notebook of that course prints check values. `cargo run --release --example notebook` prints the same, digit by digit.
 
-/// Declares a page from its file.
+/// Declares a page from its file, and the picture below it, which is part of the page: rustdoc copies no files.
 macro_rules! pages {
-    ($($page:ident = $file:literal)*) => {
+    ($($page:ident = $file:literal $(, $picture:literal)?)*) => {
         $(
             #[doc = include_str!($file)]
+            $(#[doc = include_str!($picture)])?
             pub mod $page {}
         )*
     };
@@ -54,7 +55,7 @@ pages! {
     p06_volumes = "guide/06-volumes.md"
     p07_one_layer = "guide/07-one-layer.md"
     p08_pooling = "guide/08-pooling.md"
-    p09_a_network = "guide/09-a-network.md"
+    p09_a_network = "guide/09-a-network.md", "../docs/lenet.svg"
     p10_why_convolutions = "guide/10-why-convolutions.md"
     p11_backward_convolution = "guide/11-backward-convolution.md"
     p12_backward_pooling = "guide/12-backward-pooling.md"

@@ -63,7 +63,7 @@ pub use convolve_im2col::explicit;
 pub use convolve_layers::{Adam, Function, Norm, Real, Saved, Sgd, Statistics, cross_entropy, softmax};
 pub use convolve_linear::{FullyConnected, Linear, PackedMatrix, WeightOrder};
 pub use convolve_pool::definition as pool_definition;
-pub use convolve_pool::{Pool2d, PoolGeometry, Pooling, Reduction, Ties};
+pub use convolve_pool::{Pool2d, PoolGeometry, Pooling, Reduction, Ties, unpool};
 pub use convolve_simd::{Cpu, Isa, IsaError};
 pub use explain::{Explanation, Verdict, Why};
 pub use oneshot::{Gradients, backward, backward_data, backward_weights, forward};

@@ -220,6 +220,85 @@ fn a_named_pool_gives_the_same_bits() {
     }
 }
 
+/// Softmax, the loss and normalisation: rows and parts of images are cut by the shape, and sums of parts are added up in their order.
+#[cfg(feature = "rayon")]
+#[test]
+fn the_other_layers_have_the_same_bits() {
+    use convolve::{Layout, Norm, Par, Statistics, Update, cross_entropy, softmax};
+    let numbers = |len: usize, seed: usize| -> Vec<f32> {
+        (0..len).map(|i| (i * 7919 + seed) as f32 % 1009.0 / 300.0 - 1.7).collect()
+    };
+    let same = |name: &str, run: &dyn Fn(Par<'_>) -> Vec<f32>| {
+        let expected = run(Par::Seq);
+        assert!(expected.iter().all(|x| x.is_finite()), "{name}");
+        for threads in [1, 2, 3, 8] {
+            assert_eq!(
+                run(Par::Pool(convolve_testkit::pool(threads))),
+                expected,
+                "{name}, {threads} threads"
+            );
+        }
+    };
+    for &isa in Isa::available() {
+        for [rows, classes] in [[1, 1], [3000, 10], [700, 17], [5, 9000], [70_001, 2]] {
+            let (src, labels) =
+                (numbers(rows * classes, 1), (0..rows).map(|i| i * 31 % classes).collect::<Vec<_>>());
+            same(&format!("softmax of {rows} x {classes} on {isa}"), &|par| {
+                let mut dst = vec![f32::NAN; src.len()];
+                softmax(&src, classes, &mut dst, isa, par).unwrap();
+                dst
+            });
+            for update in [Update::Overwrite, Update::Accumulate] {
+                same(&format!("the loss of {rows} x {classes} on {isa}, {update:?}"), &|par| {
+                    let mut diff = if update == Update::Overwrite {
+                        vec![f32::NAN; src.len()]
+                    } else {
+                        numbers(src.len(), 2)
+                    };
+                    let to = Some(&mut diff[..]);
+                    let loss = cross_entropy(&src, classes, &labels, to, update, isa, par).unwrap();
+                    let alone = cross_entropy(&src, classes, &labels, None, update, isa, par).unwrap();
+                    assert_eq!(loss.to_bits(), alone.to_bits());
+                    // All of its bits.
+                    let bits = [0, 16, 32, 48].map(|shift| f32::from((loss.to_bits() >> shift) as u16));
+                    diff.extend(bits);
+                    diff
+                });
+            }
+        }
+        for layout in Layout::ALL {
+            for statistics in [Statistics::Batch, Statistics::Instance] {
+                for [batch, channels, pixels] in
+                    [[2, 3, 40_000], [3, 70, 1000], [1, 2000, 40], [9, 7, 100], [2, 1, 20_000]]
+                {
+                    let norm = Norm { batch, channels, pixels, layout, statistics, epsilon: 1e-3 };
+                    let (src, diff_dst) =
+                        (numbers(batch * channels * pixels, 3), numbers(batch * channels * pixels, 4));
+                    let (gamma, beta) = (numbers(channels, 5), numbers(channels, 6));
+                    same(&format!("{norm:?} on {isa}"), &|par| {
+                        let mut dst = vec![f32::NAN; src.len()];
+                        let saved = norm.forward(&src, &gamma, &beta, &mut dst, isa, par).unwrap();
+                        let mut fresh =
+                            [vec![f32::NAN; src.len()], vec![f32::NAN; channels], vec![f32::NAN; channels]];
+                        let mut added = [src.clone(), gamma.clone(), beta.clone()];
+                        for (gradients, update) in
+                            [(&mut fresh, Update::Overwrite), (&mut added, Update::Accumulate)]
+                        {
+                            let to = gradients.each_mut().map(Vec::as_mut_slice);
+                            norm.backward(&src, &diff_dst, &gamma, &saved, to, update, isa, par).unwrap();
+                        }
+                        // What is added is the gradient itself.
+                        assert!(
+                            added[0].iter().zip(&src).zip(&fresh[0]).all(|((sum, x), diff)| *sum == x + diff)
+                        );
+                        [vec![dst, saved.mean, saved.variance], fresh.into(), added.into()].concat().concat()
+                    });
+                }
+            }
+        }
+    }
+}
+
 /// What the planner takes by itself does not depend on chance.
 #[test]
 fn planning_twice_takes_the_same_algorithm() {

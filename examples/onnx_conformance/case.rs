@@ -2,6 +2,7 @@
 
 use crate::{Result, proto};
 use prost::Message;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// One node, its inputs and the outputs that it must have.
@@ -20,6 +21,7 @@ pub(crate) struct Tensor {
 pub(crate) enum Values {
     F32(Vec<f32>),
     I64(Vec<i64>),
+    U8(Vec<u8>),
     /// What they are; no operator here takes them.
     Other(&'static str),
 }
@@ -97,7 +99,7 @@ impl Tensor {
             7 => {
                 Values::I64(tensor.raw.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
             }
-            2 => Values::Other("u8"),
+            2 => Values::U8(tensor.raw),
             3 => Values::Other("i8"),
             6 => Values::Other("i32"),
             8 => Values::Other("string"),
@@ -121,6 +123,14 @@ impl Tensor {
         }
     }
 
+    /// As f32, which holds every u8.
+    pub(crate) fn exact_f32(&self) -> Result<Cow<'_, [f32]>> {
+        match &self.values {
+            Values::U8(values) => Ok(values.iter().copied().map(f32::from).collect()),
+            _ => self.f32().map(Cow::Borrowed),
+        }
+    }
+
     pub(crate) fn i64(&self) -> Result<&[i64]> {
         match &self.values {
             Values::I64(values) => Ok(values),
@@ -134,6 +144,7 @@ impl Values {
         match self {
             Self::F32(values) => Some(values.len()),
             Self::I64(values) => Some(values.len()),
+            Self::U8(values) => Some(values.len()),
             Self::Other(_) => None,
         }
     }

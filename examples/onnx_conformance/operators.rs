@@ -4,6 +4,9 @@
 //! differ by 2 K u S. A maximum and an index are exact. Every algorithm that adds up products runs, on every instruction set of this CPU;
 //! the bounds of Winograd are other ones, and `convolve-winograd` tests them.
 //!
+//! Lp-pooling is the root of a sum of powers: an average that is divided by 1, between two maps. Maxima of u8 are those of the same numbers
+//! in f32.
+//!
 //! A signal `[N, C, L]` is an image of one row. What ONNX leaves out is stride 1 and dilation 1, also for pooling.
 
 use crate::case::{Case, Tensor, Values};
@@ -11,7 +14,7 @@ use crate::{Result, Verdict};
 use convolve::registry::Registered;
 use convolve::{
     Accuracy, BackwardData, Conv2d, Epilogue, Forward, Isa, Padding, Par, Planner, Pool2d, Pooling,
-    Reduction, Transposed2d, Update, definition, pool_definition,
+    Reduction, Transposed2d, Update, definition, pool_definition, unpool,
 };
 use std::collections::BTreeSet;
 
@@ -24,16 +27,16 @@ const COMMON: [&str; 5] = ["auto_pad", "dilations", "kernel_shape", "pads", "str
 /// Runs a case, or says why not.
 pub(crate) fn run(case: &Case) -> Result<Verdict> {
     let reason = match case.operator.as_str() {
-        "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "GlobalMaxPool" | "GlobalAveragePool" => None,
+        "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "GlobalMaxPool" | "GlobalAveragePool"
+        | "LpPool" | "MaxUnpool" => None,
         "ConvInteger" | "QLinearConv" => Some("quantised".to_owned()),
         "DeformConv" => Some("deformable convolution".to_owned()),
-        "LpPool" => Some("Lp-pooling".to_owned()),
-        "MaxUnpool" => Some("unpooling".to_owned()),
         other => Some(format!("the operator {other}")),
     };
     let src = case.inputs.first().ok_or("a node without inputs")?;
     let reason = reason.or(match (&src.values, src.shape.len()) {
         (Values::Other(element), _) => Some(format!("elements of type {element}")),
+        (Values::U8(_), _) if case.operator != "MaxPool" => Some("elements of type u8".to_owned()),
         (_, 3 | 4) => None,
         (_, rank) => Some(format!("{}-D", rank.saturating_sub(2))),
     });
@@ -43,6 +46,8 @@ pub(crate) fn run(case: &Case) -> Result<Verdict> {
     match case.operator.as_str() {
         "Conv" => convolution(case),
         "ConvTranspose" => transposed(case),
+        "LpPool" => lp_pooling(case),
+        "MaxUnpool" => unpooling(case),
         _ => pooling(case),
     }
     .map(Verdict::Passed)
@@ -254,6 +259,83 @@ fn transposed(case: &Case) -> Result<String> {
     Ok(names(&planners))
 }
 
+/// A pooling with the windows of a case.
+fn windows(case: &Case, pool: fn(usize, [usize; 2]) -> Pool2d) -> Result<Pool2d> {
+    let [batch, channels, height, width] = image(&case.inputs[0])?;
+    let kernel = pair(case, "kernel_shape", 1)?.ok_or("a pooling without kernel_shape")?;
+    Ok(pool(channels, kernel)
+        .batch(batch)
+        .input([height, width])
+        .stride(pair(case, "strides", 1)?.unwrap_or([1, 1]))
+        .dilation(pair(case, "dilations", 1)?.unwrap_or([1, 1]))
+        .padding(padding(case)?)
+        .ceil_mode(case.int("ceil_mode", 0) != 0))
+}
+
+/// `dst = (sum of |src|^p)^(1/p)`. p - 1 products and K - 1 additions of numbers that are not negative are off by (K + p) u of the sum at most,
+/// which the root divides by p; its own rounding is 2 u with any usual library. So both results are within (K + p + 2) u of the exact one.
+fn lp_pooling(case: &Case) -> Result<String> {
+    case.knows_only(&[&COMMON[..], &["ceil_mode", "p"]].concat())?;
+    let p = i32::try_from(case.int("p", 2))?;
+    if p < 1 {
+        return Err(format!("p = {p}: it should be at least 1").into());
+    }
+    let pool = windows(case, Pool2d::average)?.divisor(1);
+    let geometry = pool.geometry()?;
+    let [oh, ow] = geometry.output();
+    let expected = expected(case, [pool.batch, pool.channels, oh, ow])?.f32()?;
+    let power = |x: &f32| (1..p).fold(x.abs(), |power, _| power * x.abs());
+    let powers: Vec<f32> = case.inputs[0].f32()?.iter().map(power).collect();
+
+    let terms = pool.kernel[0] * pool.kernel[1];
+    let bound = |i: usize| 2.0 * (terms as f64 + f64::from(p) + 2.0) * U * f64::from(expected[i]).abs();
+    for isa in isas() {
+        let plan = Planner::new().isa(isa).threads(1).pool(pool)?;
+        let mut dst = vec![f32::NAN; expected.len()];
+        plan.forward(&powers, &mut dst, &mut plan.workspace()?, Par::Seq)?;
+        dst.iter_mut().for_each(|sum| *sum = f64::from(*sum).powf(1.0 / f64::from(p)) as f32);
+        compare(&dst, expected, bound, isa.name())?;
+    }
+    Ok("pool, between powers and roots".into())
+}
+
+/// Indices are those of an image of `(input - 1) * stride + kernel - begin - end` pixels. If an output is said, that image is its corner, and
+/// zeros follow.
+fn unpooling(case: &Case) -> Result<String> {
+    case.knows_only(&["kernel_shape", "pads", "strides"])?;
+    let [batch, channels, height, width] = image(&case.inputs[0])?;
+    let kernel = pair(case, "kernel_shape", 1)?.ok_or("an unpooling without kernel_shape")?;
+    let (stride, pads) = (pair(case, "strides", 1)?.unwrap_or([1, 1]), pads(case)?);
+    let size = |axis: usize| {
+        let full = ([height, width][axis].max(1) - 1) * stride[axis] + kernel[axis];
+        full.saturating_sub(pads[axis][0] + pads[axis][1])
+    };
+    let (rows, columns) = (size(0), size(1));
+    let said = match case.inputs.get(2) {
+        Some(output) => {
+            let shape: Vec<_> = output.i64()?.iter().filter_map(|&size| usize::try_from(size).ok()).collect();
+            image(&Tensor { shape, values: Values::I64(Vec::new()) })?
+        }
+        None => [batch, channels, rows, columns],
+    };
+    let [_, _, oh, ow] = said;
+    if said[..2] != [batch, channels] || oh < rows || ow < columns {
+        return Err(format!("an image of {rows} x {columns} does not fit the output {said:?}").into());
+    }
+    let expected = expected(case, said)?.f32()?;
+    let indices = case.inputs.get(1).ok_or("an unpooling without indices")?.i64()?;
+    let indices: Vec<_> =
+        indices.iter().map(|&i| usize::try_from(i)).collect::<std::result::Result<_, _>>()?;
+    let mut corner = vec![f32::NAN; batch * channels * rows * columns];
+    unpool(case.inputs[0].f32()?, &indices, &mut corner)?;
+    let mut dst = vec![0.0; expected.len()];
+    for (i, row) in corner.chunks_exact(columns.max(1)).enumerate() {
+        dst[(i / rows * oh + i % rows) * ow..][..columns].copy_from_slice(row);
+    }
+    compare(&dst, expected, |_| 0.0, "unpool")?;
+    Ok("unpool".into())
+}
+
 fn pooling(case: &Case) -> Result<String> {
     let src = &case.inputs[0];
     let [batch, channels, height, width] = image(src)?;
@@ -268,23 +350,15 @@ fn pooling(case: &Case) -> Result<String> {
         }
         operator => {
             case.knows_only(&[&COMMON[..], &["ceil_mode", "count_include_pad", "storage_order"]].concat())?;
-            let kernel = pair(case, "kernel_shape", 1)?.ok_or("a pooling without kernel_shape")?;
-            let pool = match operator {
-                "MaxPool" => Pool2d::max(channels, kernel),
-                _ => Pool2d::average(channels, kernel),
-            };
-            pool.stride(pair(case, "strides", 1)?.unwrap_or([1, 1]))
-                .dilation(pair(case, "dilations", 1)?.unwrap_or([1, 1]))
-                .padding(padding(case)?)
-                .ceil_mode(case.int("ceil_mode", 0) != 0)
-                .count_include_pad(case.int("count_include_pad", 0) != 0)
+            let pool = if operator == "MaxPool" { Pool2d::max } else { Pool2d::average };
+            windows(case, pool)?.count_include_pad(case.int("count_include_pad", 0) != 0)
         }
     };
     let pool = pool.batch(batch).input([height, width]);
     let geometry = pool.geometry()?;
     let [oh, ow] = geometry.output();
-    let expected = expected(case, [batch, channels, oh, ow])?.f32()?;
-    let src = src.f32()?;
+    let expected = expected(case, [batch, channels, oh, ow])?.exact_f32()?;
+    let (src, expected) = (&*src.exact_f32()?, &*expected);
 
     let bounds = match pool.reduction {
         Reduction::Max { .. } => vec![0.0; expected.len()],

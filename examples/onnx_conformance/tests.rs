@@ -29,7 +29,7 @@ fn failure(case: &Case) -> String {
 }
 
 /// How many cases of the wheel the library covers. A case more or less is a change of the library, or of what it reads.
-const COVERED: usize = 47;
+const COVERED: usize = 57;
 
 #[test]
 fn every_case_of_onnx_that_is_covered_passes() {
@@ -85,12 +85,75 @@ fn what_is_not_covered_has_a_reason() {
     let mut case = sums();
     case.inputs[0].shape = vec![1, 1, 1, 1, 3];
     assert!(matches!(operators::run(&case).unwrap(), Verdict::NotCovered(reason) if reason == "3-D"));
-    case.inputs[0].values = Values::Other("u8");
+    for (values, element) in [(Values::U8(vec![0; 3]), "u8"), (Values::Other("f16"), "f16")] {
+        case.inputs[0].values = values;
+        let expected = format!("elements of type {element}");
+        assert!(matches!(operators::run(&case).unwrap(), Verdict::NotCovered(reason) if reason == expected));
+    }
+    case.operator = "DeformConv".into();
     assert!(
-        matches!(operators::run(&case).unwrap(), Verdict::NotCovered(reason) if reason == "elements of type u8")
+        matches!(operators::run(&case).unwrap(), Verdict::NotCovered(reason) if reason == "deformable convolution")
     );
-    case.operator = "LpPool".into();
-    assert!(matches!(operators::run(&case).unwrap(), Verdict::NotCovered(reason) if reason == "Lp-pooling"));
+}
+
+#[test]
+fn maxima_of_bytes_are_exact() {
+    let bytes = |shape: &[usize], values: &[u8]| Tensor {
+        shape: shape.to_vec(),
+        values: Values::U8(values.to_vec()),
+    };
+    let case = |expected| Case {
+        operator: "MaxPool".into(),
+        attributes: vec![ints("kernel_shape", &[2])],
+        inputs: vec![bytes(&[1, 1, 3], &[254, 255, 0])],
+        outputs: vec![bytes(&[1, 1, 2], &[255, expected])],
+    };
+    assert!(matches!(operators::run(&case(255)).unwrap(), Verdict::Passed(_)));
+    assert!(failure(&case(254)).contains("output 1 is 255, expected 254"));
+}
+
+#[test]
+fn an_lp_pooling_is_the_root_of_a_sum_of_powers() {
+    let case = |p, expected: f32| Case {
+        operator: "LpPool".into(),
+        attributes: vec![
+            ints("kernel_shape", &[2]),
+            Attribute { name: "p".into(), int: p, ..Default::default() },
+        ],
+        inputs: vec![tensor(&[1, 1, 2], &[3.0, -4.0])],
+        outputs: vec![tensor(&[1, 1, 1], &[expected])],
+    };
+    for (p, expected) in [(1, 7.0), (2, 5.0), (3, 4.497_941_4)] {
+        assert!(matches!(operators::run(&case(p, expected)).unwrap(), Verdict::Passed(_)), "p = {p}");
+        // 2 (2 + p + 2) u of it are allowed, 7e-7 at most.
+        assert!(failure(&case(p, expected * (1.0 + 2e-6))).contains("they may differ by"), "p = {p}");
+    }
+    assert_eq!(failure(&case(0, 0.0)), "p = 0: it should be at least 1");
+}
+
+#[test]
+fn an_unpooling_puts_values_back_into_the_corner_of_its_output() {
+    let longs = |shape: &[usize], values: &[i64]| Tensor {
+        shape: shape.to_vec(),
+        values: Values::I64(values.to_vec()),
+    };
+    let case = |index, output: i64, expected: &[f32]| Case {
+        operator: "MaxUnpool".into(),
+        attributes: vec![ints("kernel_shape", &[2]), ints("strides", &[2])],
+        inputs: vec![
+            tensor(&[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]),
+            longs(&[1, 2, 2], &[0, 3, 5, index]),
+            longs(&[3], &[1, 2, output]),
+        ],
+        outputs: vec![tensor(&[1, 2, usize::try_from(output).unwrap()], expected)],
+    };
+    let passes = |case: &Case| matches!(operators::run(case).unwrap(), Verdict::Passed(by) if by == "unpool");
+    let four = [1.0, 0.0, 0.0, 2.0, 0.0, 3.0, 4.0, 0.0];
+    assert!(passes(&case(6, 4, &four)));
+    assert!(passes(&case(6, 5, &[1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0])));
+    assert!(failure(&case(7, 4, &four)).starts_with("unpool: output 6 is 0, expected 4"));
+    assert_eq!(failure(&case(8, 4, &four)), "index = 8: it must be less than the elements of dst");
+    assert_eq!(failure(&case(6, 3, &[0.0; 6])), "an image of 1 x 4 does not fit the output [1, 2, 1, 3]");
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Network {
         let gamma = self.style(&format!("{name}.norm.gamma"), style, outputs)?;
         let beta = self.style(&format!("{name}.norm.beta"), style, outputs)?;
         let mut values = vec![0.0; convolved.len()];
-        norm.forward(&convolved, gamma, beta, &mut values, self.isa)?;
+        norm.forward(&convolved, gamma, beta, &mut values, self.isa, Par::Current)?;
         if let Some(function) = function {
             function.forward(&values, &mut convolved, self.isa, Par::Current)?;
             values = convolved;

@@ -10,12 +10,16 @@
 //! ```
 //!
 //! The variance is that of all M values (divided by M), and is summed in a second pass over the differences to the mean, so that nothing
-//! cancels. Sums run in sixteen interleaved parts over pixels (NCHW) or pixel by pixel (NHWC), image by image: a fixed order. The code is
+//! cancels. An image is cut into parts by its shape alone; the sum of a part runs in sixteen interleaved parts over pixels (NCHW) or pixel by
+//! pixel (NHWC), and parts are added up one after the other, image by image: a fixed order, the same bits for any number of threads. The code is
 //! generic in the number, so that gradients can be checked in f64; loops are plain and compiled for the instruction set that is asked for.
 
-use convolve_core::{Error, LINE, Layout, Update};
+use convolve_core::{BlockMut, Cut, Error, LINE, Layout, Par, Update};
 use convolve_simd::{Isa, Simd, dispatch};
-use core::ops::{Add, Div, Mul, Sub};
+use core::ops::{Add, Div, Mul, Range, Sub};
+
+/// Numbers of a part, about: those of a task.
+const PART: usize = 16 << 10;
 
 /// f32 or f64.
 ///
@@ -76,12 +80,12 @@ pub enum Statistics {
 /// A normalisation: plain data.
 ///
 /// ```
-/// use convolve_core::{Layout, Update};
+/// use convolve_core::{Layout, Par, Update};
 /// use convolve_layers::{Norm, Statistics};
 /// use convolve_simd::Isa;
 /// let norm = Norm { batch: 2, channels: 1, pixels: 2, layout: Layout::Nchw, statistics: Statistics::Batch, epsilon: 0.0 };
 /// let (src, mut dst) = ([1.0f32, 1.0, 3.0, 3.0], [0.0; 4]);
-/// let saved = norm.forward(&src, &[10.0], &[5.0], &mut dst, Isa::best())?;
+/// let saved = norm.forward(&src, &[10.0], &[5.0], &mut dst, Isa::best(), Par::Seq)?;
 /// assert_eq!(dst, [-5.0, -5.0, 15.0, 15.0]);
 /// assert_eq!((saved.mean, saved.variance), (vec![2.0], vec![1.0]));
 /// # Ok::<(), convolve_core::Error>(())
@@ -171,18 +175,20 @@ impl Norm {
         beta: &[T],
         dst: &mut [T],
         isa: Isa,
+        par: Par<'_>,
     ) -> Result<Saved<T>, Error> {
         self.check("src", self.len()?, src.len())?;
         self.check("dst", src.len(), dst.len())?;
+        self.check("gamma", self.channels, gamma.len())?;
+        self.check("beta", self.channels, beta.len())?;
         let (groups, count) = self.groups();
         let zeros = vec![T::default(); groups];
         let scale = T::from_f64(1.0 / count.max(1) as f64);
-        let means = |sums: Vec<T>| sums.into_iter().map(|sum| sum * scale).collect::<Vec<T>>();
-        let [sums, _] = self.sums(isa, [src, src], &zeros, |x, _, _| [x, x]);
-        let mean = means(sums);
-        let [sums, _] = self.sums(isa, [src, src], &mean, |x, _, mean| [(x - mean) * (x - mean), x]);
-        let saved = Saved { mean, variance: means(sums), count };
-        self.inference(src, gamma, beta, &saved, dst, isa)?;
+        let means = |[sums]: [Vec<T>; 1]| sums.into_iter().map(|sum| sum * scale).collect::<Vec<T>>();
+        let mean = means(self.sums([src, src], &zeros, |x, _, _| [x], isa, par));
+        let variance = means(self.sums([src, src], &mean, |x, _, mean| [(x - mean) * (x - mean)], isa, par));
+        let saved = Saved { mean, variance, count };
+        self.inference(src, gamma, beta, &saved, dst, isa, par)?;
         Ok(saved)
     }
 
@@ -192,16 +198,17 @@ impl Norm {
     /// As [`forward`](Self::forward), and statistics of another number of groups.
     ///
     /// ```
-    /// use convolve_core::Layout;
+    /// use convolve_core::{Layout, Par};
     /// use convolve_layers::{Norm, Saved, Statistics};
     /// use convolve_simd::Isa;
     /// let norm = Norm { batch: 1, channels: 1, pixels: 2, layout: Layout::Nhwc, statistics: Statistics::Batch, epsilon: 1.0 };
     /// let running = Saved { mean: vec![1.0f32], variance: vec![3.0], count: 100 };
     /// let mut dst = [0.0; 2];
-    /// norm.inference(&[1.0, 5.0], &[1.0], &[0.5], &running, &mut dst, Isa::best())?;
+    /// norm.inference(&[1.0, 5.0], &[1.0], &[0.5], &running, &mut dst, Isa::best(), Par::Seq)?;
     /// assert_eq!(dst, [0.5, 2.5]);
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
+    #[expect(clippy::too_many_arguments, reason = "a pass has five inputs, an output, and who computes it")]
     pub fn inference<T: Real>(
         &self,
         src: &[T],
@@ -210,6 +217,7 @@ impl Norm {
         saved: &Saved<T>,
         dst: &mut [T],
         isa: Isa,
+        par: Par<'_>,
     ) -> Result<(), Error> {
         self.check("src", self.len()?, src.len())?;
         self.check("dst", src.len(), dst.len())?;
@@ -217,8 +225,10 @@ impl Norm {
         self.check("beta", self.channels, beta.len())?;
         self.check_saved(saved)?;
         let factors = self.factors(gamma, saved);
-        // y = (x - mean) * factor + beta
-        self.map(isa, [src, src], dst, |x, _, g, c| (x - saved.mean[g]) * factors[g] + beta[c]);
+        let shifts = self.by_group(beta);
+        let of = [&saved.mean, &factors, &shifts, &shifts].map(Vec::as_slice);
+        let value = |x, _, [mean, factor, shift, _]: [T; 4]| (x - mean) * factor + shift;
+        self.map([src, src], dst, of, value, Update::Overwrite, isa, par);
         Ok(())
     }
 
@@ -229,15 +239,15 @@ impl Norm {
     /// As [`forward`](Self::forward).
     ///
     /// ```
-    /// use convolve_core::{Layout, Update};
+    /// use convolve_core::{Layout, Par, Update};
     /// use convolve_layers::{Norm, Statistics};
     /// use convolve_simd::Isa;
     /// let norm = Norm { batch: 2, channels: 1, pixels: 2, layout: Layout::Nchw, statistics: Statistics::Batch, epsilon: 0.0 };
     /// let (src, mut dst) = ([1.0f64, 1.0, 3.0, 3.0], [0.0; 4]);
-    /// let saved = norm.forward(&src, &[10.0], &[5.0], &mut dst, Isa::best())?;
+    /// let saved = norm.forward(&src, &[10.0], &[5.0], &mut dst, Isa::best(), Par::Seq)?;
     /// let (mut diff_src, mut diff_gamma, mut diff_beta) = ([0.0; 4], [0.0], [0.0]);
     /// let gradients = [&mut diff_src[..], &mut diff_gamma, &mut diff_beta];
-    /// norm.backward(&src, &[1.0, 0.0, 0.0, 0.0], &[10.0], &saved, gradients, Update::Overwrite, Isa::best())?;
+    /// norm.backward(&src, &[1.0, 0.0, 0.0, 0.0], &[10.0], &saved, gradients, Update::Overwrite, Isa::best(), Par::Seq)?;
     /// assert_eq!((diff_src, diff_gamma, diff_beta), ([5.0, -5.0, 0.0, 0.0], [-1.0], [1.0]));
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
@@ -254,6 +264,7 @@ impl Norm {
         [diff_src, diff_gamma, diff_beta]: [&mut [T]; 3],
         update: Update,
         isa: Isa,
+        par: Par<'_>,
     ) -> Result<(), Error> {
         self.check("src", self.len()?, src.len())?;
         self.check("diff_dst", src.len(), diff_dst.len())?;
@@ -265,7 +276,7 @@ impl Norm {
         let factors = self.factors(gamma, saved);
         let inverse: Vec<T> = saved.variance.iter().map(|&variance| self.inverse(variance)).collect();
         let [mut of_dy, mut of_product] =
-            self.sums(isa, [src, diff_dst], &saved.mean, |x, dy, mean| [dy, dy * (x - mean)]);
+            self.sums([src, diff_dst], &saved.mean, |x, dy, mean| [dy, dy * (x - mean)], isa, par);
         if update == Update::Overwrite {
             diff_gamma.fill(T::default());
             diff_beta.fill(T::default());
@@ -279,16 +290,11 @@ impl Norm {
             // x_hat * mean(dy * x_hat) = (x - mean) * this
             of_product[g] = of_product[g] * scale * inverse[g] * inverse[g];
         }
-        let gradient =
-            |x: T, dy: T, g: usize| factors[g] * (dy - of_dy[g] - (x - saved.mean[g]) * of_product[g]);
-        match update {
-            Update::Overwrite => self.map(isa, [src, diff_dst], diff_src, |x, dy, g, _| gradient(x, dy, g)),
-            Update::Accumulate => {
-                let mut fresh = vec![T::default(); diff_src.len()];
-                self.map(isa, [src, diff_dst], &mut fresh, |x, dy, g, _| gradient(x, dy, g));
-                diff_src.iter_mut().zip(fresh).for_each(|(to, x)| *to = *to + x);
-            }
-        }
+        let of = [&saved.mean, &factors, &of_dy, &of_product].map(Vec::as_slice);
+        let gradient = |x, dy, [mean, factor, of_dy, of_product]: [T; 4]| {
+            factor * (dy - of_dy - (x - mean) * of_product)
+        };
+        self.map([src, diff_dst], diff_src, of, gradient, update, isa, par);
         Ok(())
     }
 
@@ -318,85 +324,183 @@ impl Norm {
             .collect()
     }
 
-    /// `to[i] = f(a[i], b[i], group, channel)`.
-    fn map<T: Real>(&self, isa: Isa, [a, b]: [&[T]; 2], to: &mut [T], f: impl Fn(T, T, usize, usize) -> T) {
-        let run = self.run();
-        let operands = a.chunks_exact(run).zip(b.chunks_exact(run));
-        for (i, ((a, b), to)) in operands.zip(to.chunks_exact_mut(run)).enumerate() {
-            match self.layout {
-                Layout::Nchw => {
-                    let (g, c) = (self.group(i / self.channels, i % self.channels), i % self.channels);
-                    dispatch!(isa, s => s.vectorize(#[inline(always)] |_| {
-                        a.iter().zip(b).zip(to).for_each(|((a, b), to)| *to = f(*a, *b, g, c));
-                    }));
-                }
-                Layout::Nhwc => {
-                    let first = self.group(i / self.pixels, 0);
-                    dispatch!(isa, s => s.vectorize(#[inline(always)] |_| {
-                        a.iter().zip(b).zip(to).enumerate().for_each(|(c, ((a, b), to))| *to = f(*a, *b, first + c, c));
-                    }));
-                }
+    /// What every channel has, for every group.
+    fn by_group<T: Real>(&self, of_channel: &[T]) -> Vec<T> {
+        (0..self.groups().0).map(|g| of_channel[g % self.channels]).collect()
+    }
+
+    /// Numbers that lie together: those of a channel of an image, or of an image; and of a part of them, whole pixels.
+    fn parts(&self) -> (usize, usize) {
+        match self.layout {
+            Layout::Nchw => (self.pixels, PART.min(self.pixels)),
+            Layout::Nhwc => {
+                let pixels = (PART / self.channels).max(LINE).min(self.pixels);
+                (self.pixels * self.channels, pixels * self.channels)
             }
         }
     }
 
-    /// Two sums per group of `f(a, b, of the group)`.
-    fn sums<T: Real>(
+    /// The groups that such numbers are of.
+    fn groups_of(&self, unit: usize) -> Range<usize> {
+        match self.layout {
+            Layout::Nchw => {
+                let g = self.group(unit / self.channels, unit % self.channels);
+                g..g + 1
+            }
+            Layout::Nhwc => self.group(unit, 0)..self.group(unit, 0) + self.channels,
+        }
+    }
+
+    /// `to[i] = f(a[i], b[i], of[..][group])`, or that is added.
+    #[expect(clippy::too_many_arguments, reason = "what is mapped, how, and who does it")]
+    fn map<T: Real>(
         &self,
+        [a, b]: [&[T]; 2],
+        to: &mut [T],
+        of: [&[T]; 4],
+        f: impl Fn(T, T, [T; 4]) -> T + Sync,
+        update: Update,
         isa: Isa,
+        par: Par<'_>,
+    ) {
+        let (unit, part) = self.parts();
+        let units = to.len() / unit;
+        let cuts = [
+            Cut { unit: units.max(1), block: (PART / unit).max(1) },
+            Cut::whole(1),
+            Cut { unit, block: part },
+        ];
+        BlockMut::new(to, [units, 1, unit]).for_each_piece(
+            cuts,
+            par,
+            &mut [],
+            0,
+            &|[units, _, numbers], mut to, _| {
+                for (i, at) in units.enumerate() {
+                    let place = at * unit + numbers.start..at * unit + numbers.end;
+                    let (operands, to) = ([&a[place.clone()], &b[place]], to.row(i, 0));
+                    let of = of.map(|of| &of[self.groups_of(at)]);
+                    match update {
+                        Update::Overwrite => dispatch!(isa, s => s.vectorize(#[inline(always)] |_| {
+                            mapped(operands, to, of, #[inline(always)] |_, a, b, of| f(a, b, of));
+                        })),
+                        Update::Accumulate => dispatch!(isa, s => s.vectorize(#[inline(always)] |_| {
+                            mapped(operands, to, of, #[inline(always)] |to, a, b, of| to + f(a, b, of));
+                        })),
+                    }
+                }
+            },
+        );
+    }
+
+    /// K sums per group of `f(a, b, of the group)`.
+    fn sums<T: Real, const K: usize>(
+        &self,
         [a, b]: [&[T]; 2],
         of: &[T],
-        f: impl Fn(T, T, T) -> [T; 2],
-    ) -> [Vec<T>; 2] {
-        let (groups, _) = self.groups();
-        let mut sums = [vec![T::default(); groups], vec![T::default(); groups]];
-        let run = self.run();
-        for (i, (a, b)) in a.chunks_exact(run).zip(b.chunks_exact(run)).enumerate() {
-            let [first, second] = &mut sums;
-            match self.layout {
-                Layout::Nchw => {
-                    let g = self.group(i / self.channels, i % self.channels);
-                    let sum =
-                        dispatch!(isa, s => s.vectorize(#[inline(always)] |_| interleaved(a, b, of[g], &f)));
-                    (first[g], second[g]) = (first[g] + sum[0], second[g] + sum[1]);
+        f: impl Fn(T, T, T) -> [T; K] + Sync,
+        isa: Isa,
+        par: Par<'_>,
+    ) -> [Vec<T>; K] {
+        let (unit, part) = self.parts();
+        let (units, parts) = (a.len() / unit, unit.div_ceil(part));
+        let channels = if self.layout == Layout::Nchw { 1 } else { self.channels };
+        let mut of_parts = vec![[T::default(); K]; units * parts * channels];
+        let cuts = [
+            Cut { unit: units.max(1), block: (PART / unit).max(1) },
+            Cut { unit: parts, block: 1 },
+            Cut::whole(channels),
+        ];
+        let block = BlockMut::new(&mut of_parts, [units, parts, channels]);
+        block.for_each_piece(cuts, par, &mut [], 0, &|[units, parts, _], mut sums, _| {
+            for (i, at) in units.enumerate() {
+                for (j, k) in parts.clone().enumerate() {
+                    let place = at * unit + k * part..at * unit + ((k + 1) * part).min(unit);
+                    let (a, b, of) = (&a[place.clone()], &b[place], &of[self.groups_of(at)]);
+                    let sums = sums.row(i, j);
+                    if channels == 1 {
+                        dispatch!(isa, s => s.vectorize(#[inline(always)] |_| {
+                            sums[0] = interleaved(a, b, of[0], &f);
+                        }));
+                    } else {
+                        dispatch!(isa, s => s.vectorize(#[inline(always)] |_| {
+                            by_pixel(a, b, of, sums, &f);
+                        }));
+                    }
                 }
-                Layout::Nhwc => {
-                    let groups =
-                        self.group(i / self.pixels, 0)..self.group(i / self.pixels, 0) + self.channels;
-                    let (first, second) = (&mut first[groups.clone()], &mut second[groups.clone()]);
-                    let of = &of[groups];
-                    dispatch!(isa, s => s.vectorize(#[inline(always)] |_| {
-                        for ((((a, b), of), first), second) in a.iter().zip(b).zip(of).zip(first).zip(second) {
-                            let [x, y] = f(*a, *b, *of);
-                            (*first, *second) = (*first + x, *second + y);
-                        }
-                    }));
+            }
+        });
+        let mut sums: [Vec<T>; K] = core::array::from_fn(|_| vec![T::default(); self.groups().0]);
+        for (at, of_unit) in of_parts.chunks_exact(parts * channels).enumerate() {
+            for of_part in of_unit.chunks_exact(channels) {
+                for (g, of_group) in self.groups_of(at).zip(of_part) {
+                    sums.iter_mut().zip(of_group).for_each(|(sums, &x)| sums[g] = sums[g] + x);
                 }
             }
         }
         sums
     }
+}
 
-    /// Neighbours that are looked at together: the pixels of a channel, or the channels of a pixel.
-    fn run(&self) -> usize {
-        if self.layout == Layout::Nchw { self.pixels } else { self.channels }
+/// `to = f(to, a, b, of)`: of one group, or pixel by pixel of as many groups as channels.
+#[inline(always)]
+fn mapped<T: Real>([a, b]: [&[T]; 2], to: &mut [T], of: [&[T]; 4], f: impl Fn(T, T, T, [T; 4]) -> T) {
+    let channels = of[0].len();
+    if channels == 1 {
+        let of = of.map(|of| of[0]);
+        for ((a, b), to) in a.iter().zip(b).zip(to) {
+            *to = f(*to, *a, *b, of);
+        }
+        return;
+    }
+    let [first, second, third, fourth] = of.map(|of| &of[..channels]);
+    let pixels = a.chunks_exact(channels).zip(b.chunks_exact(channels)).zip(to.chunks_exact_mut(channels));
+    for ((a, b), to) in pixels {
+        for c in 0..channels {
+            to[c] = f(to[c], a[c], b[c], [first[c], second[c], third[c], fourth[c]]);
+        }
     }
 }
 
-/// Both sums in [`LINE`] interleaved parts, which are then added one after the other.
+/// K sums for every channel, pixel by pixel.
 #[inline(always)]
-fn interleaved<T: Real>(a: &[T], b: &[T], of: T, f: &impl Fn(T, T, T) -> [T; 2]) -> [T; 2] {
-    let mut parts = [[T::default(); LINE]; 2];
+fn by_pixel<T: Real, const K: usize>(
+    a: &[T],
+    b: &[T],
+    of: &[T],
+    sums: &mut [[T; K]],
+    f: &impl Fn(T, T, T) -> [T; K],
+) {
+    sums.fill([T::default(); K]);
+    let channels = sums.len();
+    for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
+        for (((a, b), of), sums) in a.iter().zip(b).zip(of).zip(&mut *sums) {
+            let x = f(*a, *b, *of);
+            for k in 0..K {
+                sums[k] = sums[k] + x[k];
+            }
+        }
+    }
+}
+
+/// K sums in [`LINE`] interleaved parts, which are then added one after the other.
+#[inline(always)]
+fn interleaved<T: Real, const K: usize>(a: &[T], b: &[T], of: T, f: &impl Fn(T, T, T) -> [T; K]) -> [T; K] {
+    let mut parts = [[T::default(); LINE]; K];
     let ((lines_a, rest_a), (lines_b, rest_b)) = (a.as_chunks::<LINE>(), b.as_chunks::<LINE>());
     for (a, b) in lines_a.iter().zip(lines_b) {
         for i in 0..LINE {
-            let [x, y] = f(a[i], b[i], of);
-            (parts[0][i], parts[1][i]) = (parts[0][i] + x, parts[1][i] + y);
+            let x = f(a[i], b[i], of);
+            for k in 0..K {
+                parts[k][i] = parts[k][i] + x[k];
+            }
         }
     }
     for (i, (a, b)) in rest_a.iter().zip(rest_b).enumerate() {
-        let [x, y] = f(*a, *b, of);
-        (parts[0][i], parts[1][i]) = (parts[0][i] + x, parts[1][i] + y);
+        let x = f(*a, *b, of);
+        for k in 0..K {
+            parts[k][i] = parts[k][i] + x[k];
+        }
     }
     parts.map(|parts| parts.into_iter().fold(T::default(), |sum, part| sum + part))
 }

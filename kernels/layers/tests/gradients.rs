@@ -1,6 +1,6 @@
 //! Softmax, cross-entropy and normalisation: against their formulas in f64, and gradients against differences in f64.
 
-use convolve_core::{Layout, Update};
+use convolve_core::{Layout, Par, Update};
 use convolve_layers::{Norm, Statistics, cross_entropy, softmax};
 use convolve_simd::Isa;
 
@@ -32,7 +32,7 @@ fn softmax_is_its_definition_and_stable() {
         }
         for &isa in Isa::available() {
             let mut dst = vec![f32::NAN; src.len()];
-            softmax(&src, classes, &mut dst, isa).unwrap();
+            softmax(&src, classes, &mut dst, isa, Par::Seq).unwrap();
             for (row, dst) in src.chunks(classes).zip(dst.chunks(classes)) {
                 for (got, expected) in dst.iter().zip(defined_softmax(row)) {
                     // A difference, an exponential of 4 u and of |x - max| u, a sum of `classes` positive terms, a division; below e^-86 zero.
@@ -61,7 +61,8 @@ fn cross_entropy_is_its_definition_and_its_gradient_the_difference() {
         for &isa in Isa::available() {
             let mut diff = vec![1.0; src.len()];
             let got =
-                cross_entropy(&src, classes, &labels, Some(&mut diff), Update::Accumulate, isa).unwrap();
+                cross_entropy(&src, classes, &labels, Some(&mut diff), Update::Accumulate, isa, Par::Seq)
+                    .unwrap();
             let bound = (10.0 + classes as f64) * 2f64.powi(-24);
             assert!((got - loss(&exact)).abs() <= bound, "{isa}: {got}");
             for i in 0..src.len() {
@@ -83,10 +84,11 @@ fn cross_entropy_is_its_definition_and_its_gradient_the_difference() {
 fn an_impossible_label_is_infinitely_bad_and_nonsense_is_refused() {
     let none = None::<&mut [f32]>;
     let loss =
-        cross_entropy(&[0.0, f32::NEG_INFINITY], 2, &[1], none, Update::Overwrite, Isa::best()).unwrap();
+        cross_entropy(&[0.0, f32::NEG_INFINITY], 2, &[1], none, Update::Overwrite, Isa::best(), Par::Seq)
+            .unwrap();
     assert_eq!(loss, f64::INFINITY);
     let refuse = |classes, labels: &[usize]| {
-        cross_entropy(&[0.0; 4], classes, labels, None, Update::Overwrite, Isa::best())
+        cross_entropy(&[0.0; 4], classes, labels, None, Update::Overwrite, Isa::best(), Par::Seq)
             .unwrap_err()
             .to_string()
     };
@@ -142,12 +144,12 @@ fn normalisation_is_its_formula() {
         let expected = defined(&norm, &src, &gamma, &beta);
         for &isa in Isa::available() {
             let mut dst = vec![f64::NAN; src.len()];
-            norm.forward(&src, &gamma, &beta, &mut dst, isa).unwrap();
+            norm.forward(&src, &gamma, &beta, &mut dst, isa, Par::Seq).unwrap();
             let close = |bound: f64| move |(a, b): (f64, &f64)| (a - b).abs() <= bound;
             // Some hundred operations on numbers of at most 2 / sqrt(epsilon) = 64.
             assert!(dst.iter().copied().zip(&expected).all(close(1e-12)), "{norm:?} on {isa}");
             let mut single = vec![f32::NAN; src.len()];
-            norm.forward(&floats(&src), &floats(&gamma), &floats(&beta), &mut single, isa).unwrap();
+            norm.forward(&floats(&src), &floats(&gamma), &floats(&beta), &mut single, isa, Par::Seq).unwrap();
             let doubles = single.iter().map(|&x| f64::from(x));
             assert!(doubles.zip(&expected).all(close(64.0 * 200.0 * 2f64.powi(-24))), "{norm:?} on {isa}");
         }
@@ -164,11 +166,11 @@ fn gradients_of_normalisation_are_differences() {
             defined(&norm, src, gamma, beta).iter().zip(&diff_dst).map(|(y, dy)| y * dy).sum()
         };
         let isa = Isa::best();
-        let saved = norm.forward(&src, &gamma, &beta, &mut vec![0.0; src.len()], isa).unwrap();
+        let saved = norm.forward(&src, &gamma, &beta, &mut vec![0.0; src.len()], isa, Par::Seq).unwrap();
         let mut gradients =
             [vec![f64::NAN; src.len()], vec![f64::NAN; norm.channels], vec![f64::NAN; norm.channels]];
         let [a, b, c] = &mut gradients;
-        norm.backward(&src, &diff_dst, &gamma, &saved, [a, b, c], Update::Overwrite, isa).unwrap();
+        norm.backward(&src, &diff_dst, &gamma, &saved, [a, b, c], Update::Overwrite, isa, Par::Seq).unwrap();
         for k in 0..3 {
             for i in 0..gradients[k].len() {
                 let step = 1e-5;
@@ -188,7 +190,7 @@ fn gradients_of_normalisation_are_differences() {
         }
         let once = gradients.clone();
         let [a, b, c] = &mut gradients;
-        norm.backward(&src, &diff_dst, &gamma, &saved, [a, b, c], Update::Accumulate, isa).unwrap();
+        norm.backward(&src, &diff_dst, &gamma, &saved, [a, b, c], Update::Accumulate, isa, Par::Seq).unwrap();
         // 2x and x + x differ by the rounding of sums over instances at most.
         let twice = |(a, b): (&f64, &f64)| (2.0 * a - b).abs() <= 1e-12 * (1.0 + b.abs());
         assert!(once.iter().flatten().zip(gradients.iter().flatten()).all(twice), "{norm:?}");
@@ -206,9 +208,16 @@ fn nonsense_norms_are_refused() {
         epsilon: 0.0,
     };
     let run = |norm: Norm, len: usize, gamma: usize| {
-        norm.forward(&vec![0f32; len], &vec![1.0; gamma], &[0.0; 2], &mut vec![0.0; len], Isa::best())
-            .map(|_| ())
-            .map_err(|e| e.to_string())
+        norm.forward(
+            &vec![0f32; len],
+            &vec![1.0; gamma],
+            &[0.0; 2],
+            &mut vec![0.0; len],
+            Isa::best(),
+            Par::Seq,
+        )
+        .map(|_| ())
+        .map_err(|e| e.to_string())
     };
     assert_eq!(run(norm, 6, 2), Ok(()));
     assert_eq!(run(norm, 5, 2).unwrap_err(), "src has 5 elements, but [1, 2, 3] NCHW needs 6");

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! Taps outside of the image are absent. [`Pool2d`] is the problem, [`Pool2d::plan`] checks it, [`Pooling`] runs it forward and backward.
+//! [`unpool`] puts maxima back to where they were.
 //!
 //! # One nest for both layouts
 //!
@@ -35,7 +36,9 @@ mod pool2d;
 mod reach;
 mod spread;
 mod squares;
+mod unpool;
 mod winners;
 
 pub use plan::Pooling;
 pub use pool2d::{Pool2d, PoolGeometry, Reduction, Ties};
+pub use unpool::unpool;
