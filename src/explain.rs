@@ -20,6 +20,9 @@ pub struct Verdict {
     pub algorithm: &'static str,
     /// Its cost on the planner's machine, or why not.
     pub answer: Result<Estimate, Exclusion>,
+    /// Its estimated nanoseconds with one thread, if it is a candidate: the least wins, however many threads there are. Each algorithm gives the same
+    /// bits for any number of threads; two algorithms do not, so the choice must not depend on it.
+    pub alone: Option<f64>,
     /// How far it may be from exact: 1 for |error| <= K u S, else [`Algorithm::amplification`](crate::Algorithm::amplification).
     pub amplification: f64,
     /// Nanoseconds of a run, if it was timed for this problem on this machine.
@@ -41,7 +44,7 @@ pub struct Verdict {
 pub enum Why {
     /// It is the only candidate.
     Alone,
-    /// Its estimate is the smallest: that of the next one, as a multiple of it.
+    /// Its estimate for one thread is the smallest: that of the next one, as a multiple of it.
     Estimate {
         /// The next algorithm.
         next: &'static str,
@@ -96,9 +99,10 @@ impl Explanation {
         self.verdicts.iter().find(|verdict| verdict.chosen)
     }
 
-    /// Takes the smallest estimate.
+    /// Takes the smallest estimate for one thread.
     pub(crate) fn choose_by_estimate(&mut self) {
-        let mut order: Vec<(f64, usize)> = self.accepted().map(|(i, estimate)| (estimate.ns, i)).collect();
+        let mut order: Vec<(f64, usize)> =
+            self.verdicts.iter().enumerate().filter_map(|(i, verdict)| Some((verdict.alone?, i))).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         let Some(&(best, winner)) = order.first() else { return };
         let why = order.get(1).map_or(Why::Alone, |&(ns, next)| Why::Estimate {
@@ -182,7 +186,10 @@ impl fmt::Display for Why {
         match self {
             Self::Alone => write!(f, "nothing else is left"),
             Self::Estimate { next, ratio } => {
-                write!(f, "its estimate is the smallest; the next, {next}, has {ratio:.2} times that")
+                write!(
+                    f,
+                    "its estimate for one thread is the smallest; the next, {next}, has {ratio:.2} times that"
+                )
             }
             Self::Measured => write!(f, "it was the fastest when they were timed on this machine"),
         }

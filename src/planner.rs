@@ -4,8 +4,8 @@
 use crate::registry::Registered;
 use crate::{Explanation, Plan, Verdict};
 use convolve_core::{
-    Accuracy, Algorithm, BackwardData, BackwardWeights, Caches, Conv2d, Error, Exclusion, Forward, Machine,
-    Par, Problem,
+    Accuracy, Algorithm, BackwardData, BackwardWeights, Caches, Conv2d, Error, Estimate, Exclusion, Forward,
+    Machine, Par, Problem,
 };
 use convolve_linear::{FullyConnected, Linear};
 use convolve_pool::{Pool2d, Pooling};
@@ -63,7 +63,8 @@ impl Planner {
         Self { isa: Some(isa), ..self }
     }
 
-    /// Plans for that many threads at most (1 to 1024): it sizes the workspace and the estimates, never the result. Default: the threads
+    /// Plans for that many threads at most (1 to 1024): it sizes the workspace and the estimates, never the result, as algorithms are ranked by their
+    /// estimates for one thread. (A limit on the workspace may exclude more of them for more threads, and what was tuned holds for its threads.) Default: the threads
     /// of the current rayon pool.
     /// ```
     /// # use convolve::{Conv2d, Forward, Planner};
@@ -276,7 +277,7 @@ impl Planner {
         limits.join(" ")
     }
 
-    /// What every algorithm says within the limits; the smallest estimate is chosen.
+    /// What every algorithm says within the limits; the smallest estimate for one thread is chosen.
     pub(crate) fn ask<P: Registered>(&self, conv: Conv2d) -> Result<(Explanation, Problem), Error> {
         let problem = self.problem(conv)?;
         let only = self.forced();
@@ -305,12 +306,21 @@ impl Planner {
                 _ => Ok(estimate),
             }
         };
-        let verdict = |&algorithm: &&dyn Algorithm<P>| Verdict {
-            algorithm: algorithm.name(),
-            answer: answer(algorithm),
-            amplification: algorithm.amplification(),
-            measured: None,
-            chosen: false,
+        let one = Problem { threads: 1, ..problem };
+        let alone = |algorithm: &dyn Algorithm<P>, estimate: Estimate| match problem.threads {
+            1 => Some(estimate.ns),
+            _ => Some(algorithm.estimate(&one).ok()?.on(&one).ns),
+        };
+        let verdict = |&algorithm: &&dyn Algorithm<P>| {
+            let answer = answer(algorithm);
+            Verdict {
+                algorithm: algorithm.name(),
+                answer,
+                alone: answer.ok().and_then(|estimate| alone(algorithm, estimate)),
+                amplification: algorithm.amplification(),
+                measured: None,
+                chosen: false,
+            }
         };
         let mut explanation = Explanation {
             problem: conv.to_string(),

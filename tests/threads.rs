@@ -309,6 +309,29 @@ fn planning_twice_takes_the_same_algorithm() {
     }
 }
 
+/// On AVX2 a network that was trained with three threads once had other bits than with one: the planner took other algorithms.
+#[test]
+fn what_is_chosen_does_not_depend_on_the_threads_planned_for() {
+    fn check<P: Registered>(conv: Conv2d) {
+        for (&isa, machine) in Isa::available().iter().flat_map(|isa| MACHINES.map(|machine| (isa, machine)))
+        {
+            let planner = Planner::new().isa(isa).machine(machine);
+            let [one, others @ ..] = [1, 2, 3, 8]
+                .map(|threads| planner.clone().threads(threads).plan::<P>(conv).unwrap().algorithm());
+            assert_eq!(others, [one; 3], "{} {conv:?} on {isa}, {}", P::NAME, machine.name);
+        }
+    }
+    const MACHINES: [Machine; 3] = [Machine::GENERIC, Machine::ZEN3, Machine::ZEN5];
+    let problems = convolve_testkit::shapes::suite("all").unwrap().into_iter().map(|problem| problem.conv);
+    for conv in problems.chain(PROBLEMS.map(|text| text.parse().unwrap())) {
+        for conv in Scope::everything().layouts(conv) {
+            check::<Forward>(conv);
+            check::<BackwardData>(conv);
+            check::<BackwardWeights>(conv);
+        }
+    }
+}
+
 /// A `direct` weight gradient once chose its path, and so how its sums are cut, by the last cache of the machine.
 #[test]
 fn no_estimate_depends_on_the_machine() {

@@ -127,10 +127,14 @@ fn every_pass_is_its_definition() {
 
 #[test]
 fn gradients_accumulate() {
-    let linear = Linear::new(20, 30).batch(5);
+    [1, 5].into_iter().for_each(gradients_of_a_batch_accumulate);
+}
+
+fn gradients_of_a_batch_accumulate(batch: usize) {
+    let linear = Linear::new(20, 30).batch(batch);
     let plan = linear.plan(Isa::best(), 1).unwrap();
     let mut workspace = plan.workspace().unwrap();
-    let (src, diff_dst) = (numbers(100, 1), numbers(150, 2));
+    let (src, diff_dst) = (numbers(20 * batch, 1), numbers(30 * batch, 2));
     let (mut once, mut bias) = (dirty(600), dirty(30));
     plan.backward_weights(
         &src,
@@ -159,13 +163,42 @@ fn gradients_accumulate() {
     );
 }
 
+fn real(len: usize, seed: usize) -> Vec<f32> {
+    (0..len).map(|i| (((i * 7919 + seed * 104_729) % 65_537) as f32 / 32_768.5 - 1.0) * 1.1).collect()
+}
+
+/// The loops for a batch of one promise the sums of the product, bit by bit.
+#[test]
+fn a_batch_of_one_has_the_bits_of_a_row_of_many() {
+    for [inputs, outputs] in [[1, 1], [7, 65], [130, 31], [400, 120], [1000, 200]] {
+        let (src, diff_dst) = (real(3 * inputs, 1), real(3 * outputs, 2));
+        let (weights, bias) = (real(inputs * outputs, 3), real(outputs, 4));
+        for &isa in Isa::available() {
+            let [one, many] = [1, 3].map(|batch| {
+                let plan = Linear::new(inputs, outputs).batch(batch).plan(isa, 1).unwrap();
+                let (mut dst, mut diff_src) = (real(batch * outputs, 5), real(batch * inputs, 6));
+                let mut workspace = plan.workspace().unwrap();
+                let (packed, for_data) =
+                    (plan.pack(&weights).unwrap(), plan.pack_for_data(&weights).unwrap());
+                let src = &src[..batch * inputs];
+                plan.forward(&packed, src, &mut dst, Epilogue::bias(&bias), &mut workspace, Par::Seq)
+                    .unwrap();
+                let diff_dst = &diff_dst[..batch * outputs];
+                let update = Update::Accumulate;
+                plan.backward_data(&for_data, diff_dst, &mut diff_src, update, &mut workspace, Par::Seq)
+                    .unwrap();
+                [dst, diff_src].map(|numbers| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            });
+            assert_eq!(one[0], many[0][..outputs], "forward, {inputs} -> {outputs} on {isa}");
+            assert_eq!(one[1], many[1][..inputs], "backward-data, {inputs} -> {outputs} on {isa}");
+        }
+    }
+}
+
 #[test]
 fn a_long_sum_keeps_its_bound() {
     // |error| <= K u S, with S the sum of |x||w|.
     let (inputs, outputs) = (10_000, 7);
-    let real = |len: usize, seed: usize| -> Vec<f32> {
-        (0..len).map(|i| (((i * 7919 + seed * 104_729) % 65_537) as f32 / 32_768.5 - 1.0) * 1.1).collect()
-    };
     let (src, weights) = (real(inputs, 1), real(inputs * outputs, 2));
     for &isa in Isa::available() {
         let plan = Linear::new(inputs, outputs).plan(isa, 1).unwrap();
