@@ -101,8 +101,8 @@ impl Explanation {
 
     /// Takes the smallest estimate for one thread.
     pub(crate) fn choose_by_estimate(&mut self) {
-        let mut order: Vec<(f64, usize)> =
-            self.verdicts.iter().enumerate().filter_map(|(i, verdict)| Some((verdict.alone?, i))).collect();
+        let price = |(i, estimate): (usize, Estimate)| (self.verdicts[i].alone.unwrap_or(estimate.ns), i);
+        let mut order: Vec<(f64, usize)> = self.accepted().map(price).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         let Some(&(best, winner)) = order.first() else { return };
         let why = order.get(1).map_or(Why::Alone, |&(ns, next)| Why::Estimate {
