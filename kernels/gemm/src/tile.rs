@@ -614,7 +614,7 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
     const PANEL: usize = 24 << 10;
     fn choose<S: Family>(s: S, columns: usize, depth: usize) -> Box<dyn Ukernel> {
         // Tenths of a cycle per row: multiply-adds or loads, whichever are more, or the lines that come from L2; and what a call costs per row.
-        // (In lines, as wide vectors fill them sooner: counted in vectors, AVX2 took 8x8 for sums of 400 steps and more, at 70 % of the peak, where
+        // (In lines, as wide vectors fill them sooner: counted in vectors, AVX2 took 8x8 for sums of 400 to 1150 steps, at 70 % of the peak, where
         // 6x16 streams a panel of 72 KiB at 97; Zen 3.)
         let cost = |table: &&Table<S>| {
             let (mr, nr) = (table.rows.len(), table.vectors * S::LANES);

@@ -214,8 +214,7 @@ impl Pooling {
 
     fn lane_len(&self) -> usize {
         if !self.max() {
-            return lines(self.line.len)
-                .max(self.spread.workspace_len().saturating_add(lines(self.line.len)));
+            return self.spread.workspace_len().saturating_add(lines(self.line.len));
         }
         let [_, _, Cut { block, .. }] = self.backward_cuts();
         let parts = backward::lane_lens(&self.geometry, &self.line, block / self.row_len());

@@ -11,8 +11,8 @@ use convolve_core::Error;
 
 /// `dst[indices[i]] = src[i]`, and zero elsewhere. O(elements).
 ///
-/// Where windows overlap, an index may occur more than once, with the same maximum; ONNX does not say what becomes of different values. The last
-/// one stays, as in its reference.
+/// Where windows overlap, an index may occur more than once, with the same maximum; ONNX does not say what becomes of different values. Here the
+/// last one stays.
 ///
 /// For windows side by side whose maxima are known as taps, by [`Pooling::forward_with_indices`](crate::Pooling::forward_with_indices), this is
 /// [`Pooling::backward_from_indices`](crate::Pooling::backward_from_indices) with `src` as the gradient.
