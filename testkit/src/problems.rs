@@ -302,7 +302,7 @@ fn pointwise() -> Vec<Conv2d> {
         }
     }
     for (ic, oc, size) in
-        [(256, 64, 7), (64, 256, 7), (512, 32, 4), (1000, 3, 3), (3, 1000, 3), (300, 300, 2)]
+        [(256, 64, 7), (64, 256, 7), (512, 32, 4), (1000, 3, 3), (3, 1000, 3), (300, 300, 2), (1024, 24, 4)]
     {
         all.push(Conv2d::new(ic, oc, 1).input(size));
         all.push(Conv2d::new(ic, oc, 1).input(2 * size).stride(2));

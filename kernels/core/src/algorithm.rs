@@ -51,6 +51,22 @@ impl Caches {
     /// The last cache, in shares of one thread.
     const SHARES: usize = 8;
 
+    /// Whether that many rows, so many bytes apart, crowd the first level: more of them than a set has ways then share each of its sets, and one that is
+    /// read a step at a time beside the others is gone before its line is used up. What comes from a copy with another pitch does not.
+    ///
+    /// ```
+    /// use convolve_core::Caches;
+    /// let caches = Caches::default();         // 64 sets of 8 lines
+    /// assert!(caches.crowded(14, 4096) && !caches.crowded(8, 4096) && !caches.crowded(14, 2048) && !caches.crowded(14, 4096 + 64));
+    /// ```
+    pub fn crowded(&self, rows: usize, bytes: usize) -> bool {
+        /// Bytes of a way, on every CPU that finds the set by the part of an address that no page table changes.
+        const WAY: usize = 4096;
+        // Multiples of `bytes` fall on so many places of a way: the largest power of two that divides both says how many.
+        let places = WAY >> bytes.trailing_zeros().min(WAY.trailing_zeros());
+        rows > places.saturating_mul((self.l1 / WAY).max(1))
+    }
+
     /// Whether the last cache holds `src` and `dst` together. Where it does not, it pays to ask for them before they are used: what only asks goes by
     /// the caches of [`Problem::machine`], what chooses how sums are cut by [`Problem::caches`].
     ///

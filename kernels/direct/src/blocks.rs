@@ -30,11 +30,14 @@ pub(crate) struct Blocks {
 const MACS: u64 = 1 << 20;
 /// Pixels that a panel of weights should be swept over.
 const PIXELS: usize = 192;
-/// Floats of the outputs that wait to be transposed.
+/// Most floats of a copy of the input.
+const COPY: usize = 3 << 17;
+/// Floats of the outputs that wait to be transposed, if more than one panel of them does, and most floats.
 const BUFFER: usize = 1 << 14;
+const WAITING: usize = 1 << 17;
 
 impl Blocks {
-    pub(crate) fn new(sides: &Sides, problem: &Problem, kernel: &dyn Ukernel) -> Self {
+    pub(crate) fn new(sides: &Sides, problem: &Problem, kernel: &dyn Ukernel, copies: bool) -> Self {
         let (Caches { l2, .. }, nr) = (problem.caches, kernel.nr());
         let Sides { input, output, phases, .. } = sides;
         let batch = sides.batch.max(1);
@@ -43,7 +46,13 @@ impl Blocks {
         // The input of a task takes at most half of L2, so that weights can stay in the other half while they are swept over it.
         let (most_channels, depth) = (output.channels, input.channels);
         let budget = l2 / 2 / size_of::<f32>() / depth;
-        let fits = |rows: usize| reach(rows, 0) * reach(width, 1) <= budget || rows * width <= PIXELS;
+        // Copies are workspace, of which a thread has 2 MiB: input pixels, and outputs that wait to be transposed, of one panel at least.
+        let copied = if copies { COPY / depth } else { usize::MAX };
+        let waiting = if sides.layout == Layout::Nchw { WAITING / nr } else { usize::MAX };
+        let fits = |rows: usize| {
+            let input = reach(rows, 0) * reach(width, 1);
+            (input <= budget || rows * width <= PIXELS && input <= copied) && rows * width <= waiting
+        };
         // The most rows that fit, by bisection: `fits` holds up to some number of rows.
         let (mut most, mut over) = (1, height + 1);
         while over - most > 1 {
@@ -51,13 +60,18 @@ impl Blocks {
             if fits(middle) { most = middle } else { over = middle }
         }
         let mut columns = width;
-        while most == 1 && columns > PIXELS && reach(1, 0) * reach(columns, 1) > budget {
+        while most == 1 && columns > 1 {
+            let input = reach(1, 0) * reach(columns, 1);
+            if input <= copied && (columns <= PIXELS || input <= budget) {
+                break;
+            }
             columns = columns.div_ceil(2);
         }
         let mut images = 1;
         if most == height {
             let image = reach(height, 0) * reach(width, 1);
-            images = (budget / image.max(1)).max(PIXELS / (height * width)).clamp(1, batch);
+            let most = (PIXELS / (height * width)).min(copied / image.max(1));
+            images = (budget / image.max(1)).max(most).min(waiting / (height * width)).clamp(1, batch);
             images = batch.div_ceil(batch.div_ceil(images));
         }
         let taps = phases.iter().map(|phase| phase.taps()).max().unwrap_or(0).max(1);
@@ -70,7 +84,7 @@ impl Blocks {
             let (panels, cycles, parts) = (panels.max(nr), [0.0; 2], [0.0; 4]);
             Self { images, rows, columns, channels, panels, input_pixels, cycles, parts }
         };
-        let model = Model::new(sides, problem, kernel);
+        let model = Model::new(sides, problem, kernel, copies);
         let mut best = cut(most, most_channels);
         if problem.geometry.macs() >= MACS {
             let mut least = f64::INFINITY;
@@ -112,11 +126,13 @@ struct Model<'a> {
     kernel: &'a dyn Ukernel,
     /// Bytes of L2.
     l2: f64,
+    /// Whether tasks copy what they read.
+    copies: bool,
 }
 
 impl<'a> Model<'a> {
-    fn new(sides: &'a Sides, problem: &Problem, kernel: &'a dyn Ukernel) -> Self {
-        Self { sides, mr: kernel.mr(), nr: kernel.nr(), kernel, l2: problem.caches.l2 as f64 }
+    fn new(sides: &'a Sides, problem: &Problem, kernel: &'a dyn Ukernel, copies: bool) -> Self {
+        Self { sides, mr: kernel.mr(), nr: kernel.nr(), kernel, l2: problem.caches.l2 as f64, copies }
     }
 
     /// Cycles of all multiply-adds, of what streams past, and of the copies for one block of channels.
@@ -143,12 +159,14 @@ impl<'a> Model<'a> {
         }
         let windows = (height * (*batch).max(1)) as f64 / (rows * images) as f64 * *groups as f64;
         let panels = output.channels.div_ceil(self.nr) as f64;
-        let copies = if *layout == Layout::Nchw {
-            let reads = (blocks.input_pixels * width.div_ceil(columns)) as f64 * input.channels as f64 * 0.7;
-            windows * reads
-        } else {
-            0.0
+        // A transpose takes more than twice the time of a copy.
+        let float = match (self.copies, layout) {
+            (false, _) => 0.0,
+            (_, Layout::Nchw) => 0.7,
+            (_, Layout::Nhwc) => 0.3,
         };
+        let reads = (blocks.input_pixels * width.div_ceil(columns)) as f64 * depth;
+        let copies = windows * reads * float;
         // Every window reads all weights: from L2 if they fit there beside the input, else from L3, which takes a cycle a float. That hides behind
         // the multiply-adds, if a panel is swept over enough pixels.
         let weights =
