@@ -3,7 +3,7 @@
 //! ```text
 //! LOOP 4  depth in blocks of KC                     (accumulators rest in C between blocks)
 //! LOOP 3    columns in blocks of NC: pack B as panels of NR, KC x NC in half of L2     (or view them)
-//! LOOP 2      rows in tiles of MR: pack A, MR x KC in L1                                 (or view them)
+//! LOOP 2      rows in tiles of MR: pack A, MR x KC in L1                                 (or view them, unless they crowd it)
 //! LOOP 1        panels of the block: one call of the micro-kernel
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! accumulator that is stored and loaded again is the same number.
 
 use crate::{Call, Init, Lhs, Operand, UNCLAMPED, Ukernel, Walk};
-use convolve_core::{BlockMut, Caches, lines};
+use convolve_core::{BlockMut, Caches, LINE, lines};
 use core::ops::Range;
 
 /// Block sizes.
@@ -29,6 +29,8 @@ pub struct Blocking {
     pub kc: usize,
     /// Columns of a block, whole panels.
     pub nc: usize,
+    /// The caches that this is for.
+    pub caches: Caches,
 }
 
 impl Blocking {
@@ -40,14 +42,14 @@ impl Blocking {
         let kc = depth.max(1).div_ceil(depth.max(1).div_ceil(kc));
         let most = columns.max(1).next_multiple_of(kernel.nr());
         let nc = (floats(caches.l2) / kc / kernel.nr()).max(1) * kernel.nr();
-        Self { kc, nc: nc.min(most) }
+        Self { kc, nc: nc.min(most), caches: *caches }
     }
 
     /// Floats of workspace of one [`product`].
     /// ```
     /// # use convolve_core::Caches;
     /// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), [8, 64]);
-    /// let blocking = convolve_gemm::Blocking { kc: 10, nc: kernel.nr() };
+    /// let blocking = convolve_gemm::Blocking { kc: 10, nc: kernel.nr(), caches: Caches::default() };
     /// assert!(blocking.workspace_len(kernel.as_ref()) >= 10 * kernel.nr());
     /// ```
     pub fn workspace_len(&self, kernel: &dyn Ukernel) -> usize {
@@ -100,10 +102,13 @@ pub fn product(
     workspace: &mut [f32],
 ) {
     const MAX_MR: usize = 16;
-    let (mr, nr, Blocking { kc, nc }) = (kernel.mr(), kernel.nr(), blocking);
+    let (mr, nr, Blocking { kc, nc, caches }) = (kernel.mr(), kernel.nr(), blocking);
     let pitch = blocking.pitch();
     let (packed_a, packed_b) = workspace.split_at_mut(lines(mr * pitch));
-    let (view_a, view_b) = (a.view_rows(), b.view_panels(nr));
+    let apart = |distance: usize| distance.saturating_mul(size_of::<f32>());
+    let view_a =
+        a.view_rows().filter(|&(_, _, distance)| !caches.crowded(mr.min(rows.len()), apart(distance)));
+    let view_b = b.view_panels(nr);
     let tiles = rows.len().div_ceil(mr);
     // LOOP 4; once also when there is nothing to sum, so that C is written.
     for k in (0..depth.max(1)).step_by(kc) {
@@ -119,8 +124,8 @@ pub fn product(
                 }
             }
             // LOOP 2
-            for tile in 0..tiles {
-                let tile = tile * rows.len() / tiles..(tile + 1) * rows.len() / tiles;
+            for index in 0..tiles {
+                let tile = index * rows.len() / tiles..(index + 1) * rows.len() / tiles;
                 let from = rows.start + tile.start;
                 let (lhs, first, distance) = match view_a {
                     Some((data, first, distance)) => (data, first + from * distance + ks.start, distance),
@@ -139,6 +144,15 @@ pub fn product(
                     let rhs = match view_b {
                         Some((data, distance)) => &data[panel.start / nr * distance + ks.start * nr..],
                         None => &packed_b[p * ks.len() * nr..],
+                    };
+                    // The panel of the next block of depth: each tile asks for a line of it a step, until all of it is on its way.
+                    let ahead = match view_b {
+                        Some((data, distance)) if ks.end < depth => {
+                            let from = panel.start / nr * distance + ks.end * nr;
+                            let next = &data[from..][..kc.min(depth - ks.end) * nr];
+                            next.get(index * ks.len() * LINE..).unwrap_or_default()
+                        }
+                        _ => &[],
                     };
                     let within = panel.start - columns.start;
                     let init = match target.init {
@@ -159,8 +173,8 @@ pub fn product(
                         column: target.column + within,
                         columns: panel.len(),
                         fetch: None,
-                        ahead: &[],
-                        ahead_pitch: 0,
+                        ahead,
+                        ahead_pitch: LINE,
                     };
                     kernel.run(&call, c);
                 }

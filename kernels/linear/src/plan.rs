@@ -173,13 +173,17 @@ impl Pass {
         }
     }
 
-    /// Cuts the product so that a task has about a million multiplications, in whole tiles: by columns first, which share no weights.
+    /// Cuts the product so that a task has about a million multiplications, in whole tiles: by columns first, which share no weights. A few panels at
+    /// least where there are many, since each task reads, and may pack, its rows again.
     fn cuts(&self) -> [Cut; 3] {
         const TASK: usize = 1 << 20;
+        const FEW: usize = 4;
+        const TASKS: usize = 8;
         let [rows, columns, depth] = self.size;
         let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
         let height = rows.clamp(1, 16 * mr);
-        let panels = (TASK / (height * nr * depth).max(1)).clamp(1, self.panels().max(1));
+        let few = FEW.min(self.panels() / TASKS);
+        let panels = (TASK / (height * nr * depth).max(1)).max(few).clamp(1, self.panels().max(1));
         [Cut::whole(1), Cut { unit: rows.max(1), block: height }, Cut { unit: columns, block: panels * nr }]
     }
 
