@@ -190,3 +190,41 @@ fn the_winner_is_the_smallest_estimate_and_the_explanation_says_by_how_much() {
     }
     in_every_pass(|conv, pass| with_pass!(pass, check(conv)));
 }
+
+/// A thread has 2 MiB for any algorithm that counts every multiplication, but the textbook product. (In NCHW the copy of the input of deep layers with a
+/// stride took more, as did the outputs of a large image that wait to be transposed.)
+#[test]
+fn a_thread_has_two_mebibytes() {
+    fn check<P: Registered>(conv: Conv2d, too_much: &mut Vec<String>) {
+        let verdicts = Planner::new().threads(1).explain::<P>(conv).unwrap().verdicts;
+        let accepted = verdicts.iter().filter_map(|verdict| Some((verdict.algorithm, verdict.answer.ok()?)));
+        for (algorithm, estimate) in accepted {
+            let other = algorithm == "im2col-matrixmultiply" || algorithm.starts_with("winograd");
+            let bytes = 4 * estimate.workspace;
+            if bytes > 2 << 20 && !other {
+                too_much.push(format!("{algorithm}: {bytes} bytes for {} of {conv}", P::NAME));
+            }
+        }
+    }
+    let deep = [
+        "mb1ic1024ih28oc512kh1sh2",
+        "mb1ic2048ih28oc64kh1sh2",
+        "mb1ic2048ih14oc64kh3ph1",
+        "mb1ic1024ih9oc16kh3ph1sh2",
+        "mb1ic2048ih3iw300oc8kh3kw3ph1pw1",
+        "mb64ic4096ih1oc100kh1",
+        "mb1ic512ih28oc1024kh1sh2",
+    ];
+    let deep = deep.iter().map(|text| text.parse::<Conv2d>().unwrap());
+    let layers = convolve_testkit::shapes::suite("all").unwrap().into_iter().map(|problem| problem.conv);
+    let mut too_much = Vec::new();
+    for conv in deep.chain(layers) {
+        for (layout, weights) in [(Layout::Nchw, WeightLayout::Oihw), (Layout::Nhwc, WeightLayout::Hwio)] {
+            let conv = conv.layout(layout).weight_layout(weights);
+            check::<Forward>(conv, &mut too_much);
+            check::<BackwardData>(conv, &mut too_much);
+            check::<BackwardWeights>(conv, &mut too_much);
+        }
+    }
+    assert!(too_much.is_empty(), "{too_much:#?}");
+}

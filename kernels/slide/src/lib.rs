@@ -42,16 +42,22 @@ where
     Channels: Execute<P>,
     Planes: Execute<P>,
 {
+    /// Floats of workspace that a thread has.
+    const MOST: usize = 1 << 19;
     let channels = Channels::new(problem, direction).map(|runner| (runner.estimate(), runner));
-    if let Ok((estimate, runner)) = channels {
+    let (estimate, runner): (_, Box<dyn Execute<P>>) = if let Ok((estimate, runner)) = channels {
         let planes = Planes::new(problem, direction).ok().filter(|_| !runner.is_depthwise());
         match planes.map(|planes| (planes.estimate(), planes)) {
-            Some((other, planes)) if other.ns < estimate.ns => Ok((other, Box::new(planes))),
-            _ => Ok((estimate, Box::new(runner))),
+            Some((other, planes)) if other.ns < estimate.ns => (other, Box::new(planes)),
+            _ => (estimate, Box::new(runner)),
         }
     } else {
         let runner = Planes::new(problem, direction)?;
-        Ok((runner.estimate(), Box::new(runner)))
+        (runner.estimate(), Box::new(runner))
+    };
+    match estimate.workspace / problem.threads.max(1) <= MOST {
+        true => Ok((estimate, runner)),
+        false => Err(Unsupported("the rows that it prepares take more than 2 MiB a thread")),
     }
 }
 
