@@ -34,7 +34,7 @@ const PIXELS: usize = 192;
 const COPY: usize = 3 << 17;
 /// Floats of the outputs that wait to be transposed, if more than one panel of them does, and most floats.
 const BUFFER: usize = 1 << 14;
-const WAITING: usize = 1 << 17;
+const WAITING: usize = 7 << 15;
 
 impl Blocks {
     pub(crate) fn new(sides: &Sides, problem: &Problem, kernel: &dyn Ukernel, copies: bool) -> Self {
