@@ -112,7 +112,7 @@ pub struct Call<'a> {
     pub lhs: &'a [f32],
     /// Where its rows are.
     pub at: Lhs<'a>,
-    /// The right operand, from its first step on: NR floats per step. A run takes `len * pitch` floats, also behind its last step.
+    /// The right operand, from its first step on: NR floats per step.
     pub rhs: &'a [f32],
     /// From one step of the right operand to the next, at least NR; must be NR unless the left operand is [`Lhs::Columns`].
     pub pitch: usize,
@@ -293,7 +293,8 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
     for outer in 0..count[0] {
         for inner in 0..count[1] {
             let run = steps.run(outer * lhs[0] + inner * lhs[1], len);
-            let panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..][..len * pitch];
+            let taken = if L::PACKED { len * nr } else { (len.max(1) - 1) * pitch + nr.min(len * nr) };
+            let panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..][..taken];
             for k in 0..len {
                 let step = &panel[k * pitch..][..nr];
                 s.prefetch(call.ahead, ahead);
