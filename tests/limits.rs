@@ -191,7 +191,8 @@ fn the_winner_is_the_smallest_estimate_and_the_explanation_says_by_how_much() {
     in_every_pass(|conv, pass| with_pass!(pass, check(conv)));
 }
 
-/// A thread has 2 MiB for any algorithm that counts every multiplication, but the textbook product. (In NCHW the copy of the input of deep layers with a
+/// A thread has 2 MiB for any algorithm that counts every multiplication, but the textbook product and `direct` where the window of a few outputs
+/// alone is larger, as with a dilation of 12. (In NCHW the copy of the input of deep layers with a
 /// stride took more, as did the outputs of a large image that wait to be transposed.)
 #[test]
 fn a_thread_has_two_mebibytes() {
@@ -218,6 +219,8 @@ fn a_thread_has_two_mebibytes() {
     let deep = deep.iter().map(|text| text.parse::<Conv2d>().unwrap());
     let layers = convolve_testkit::shapes::suite("all").unwrap().into_iter().map(|problem| problem.conv);
     let mut too_much = Vec::new();
+    // A row alone; `outer` wants more for its weight gradient.
+    check::<Forward>("mb1ic1ih1iw60000oc64kh1kw3pw1".parse().unwrap(), &mut too_much);
     for conv in deep.chain(layers) {
         for (layout, weights) in [(Layout::Nchw, WeightLayout::Oihw), (Layout::Nhwc, WeightLayout::Hwio)] {
             let conv = conv.layout(layout).weight_layout(weights);
@@ -227,4 +230,19 @@ fn a_thread_has_two_mebibytes() {
         }
     }
     assert!(too_much.is_empty(), "{too_much:#?}");
+}
+
+/// A limit that the window of one output exceeds must not cut the work into single pixels (2048 channels, dilation 12: 1089 tasks, once).
+#[test]
+fn wide_dilations_keep_their_tasks() {
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        let conv = "mb1ic2048ih33oc256kh3ph12dh11".parse::<Conv2d>().unwrap().layout(layout);
+        let planner = Planner::new().threads(1).only("direct");
+        let [dense, dilated] = [conv.dilation(1).padding(1), conv]
+            .map(|conv| planner.plan::<Forward>(conv).unwrap().estimate().ns);
+        assert!(dilated < 2.0 * dense, "{layout}: {dilated} ns instead of {dense}");
+    }
+    // Strides as far apart as can be said.
+    let far = Conv2d::new(4, 6, 3).input(5).stride(1 << 61).layout(Layout::Nhwc);
+    assert!(Planner::new().plan::<Forward>(far).is_ok());
 }

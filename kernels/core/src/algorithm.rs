@@ -60,7 +60,8 @@ impl Caches {
     /// assert!(caches.crowded(14, 4096) && !caches.crowded(8, 4096) && !caches.crowded(14, 2048) && !caches.crowded(14, 4096 + 64));
     /// ```
     pub fn crowded(&self, rows: usize, bytes: usize) -> bool {
-        /// Bytes of a way, on every CPU that finds the set by the part of an address that no page table changes.
+        /// Bytes of a way, where pages have 4 KiB and the set is found by the part of an address that no page table changes: x86-64. Where a way is larger,
+        /// as on Apple's CPUs, this says no too often.
         const WAY: usize = 4096;
         // Multiples of `bytes` fall on so many places of a way: the largest power of two that divides both says how many.
         let places = WAY >> bytes.trailing_zeros().min(WAY.trailing_zeros());

@@ -32,6 +32,8 @@ const MACS: u64 = 1 << 20;
 const PIXELS: usize = 192;
 /// Most floats of a copy of the input.
 const COPY: usize = 3 << 17;
+/// Least pixels of a task of which a copy is made.
+const FEW: usize = 16;
 /// Floats of the outputs that wait to be transposed, if more than one panel of them does, and most floats.
 const BUFFER: usize = 1 << 14;
 const WAITING: usize = 7 << 15;
@@ -47,11 +49,12 @@ impl Blocks {
         let (most_channels, depth) = (output.channels, input.channels);
         let budget = l2 / 2 / size_of::<f32>() / depth;
         // Copies are workspace, of which a thread has 2 MiB: input pixels, and outputs that wait to be transposed, of one panel at least.
-        let copied = if copies { COPY / depth } else { usize::MAX };
+        // A kernel whose windows alone exceed that has what it needs, as this refuses nothing.
+        let copied = if copies && room(sides, FEW) { COPY / depth } else { usize::MAX };
         let waiting = if sides.layout == Layout::Nchw { WAITING / nr } else { usize::MAX };
         let fits = |rows: usize| {
             let input = reach(rows, 0) * reach(width, 1);
-            (input <= budget || rows * width <= PIXELS && input <= copied) && rows * width <= waiting
+            (input <= budget || rows * width <= PIXELS) && input <= copied && rows * width <= waiting
         };
         // The most rows that fit, by bisection: `fits` holds up to some number of rows.
         let (mut most, mut over) = (1, height + 1);
@@ -60,18 +63,18 @@ impl Blocks {
             if fits(middle) { most = middle } else { over = middle }
         }
         let mut columns = width;
-        while most == 1 && columns > 1 {
+        let too_wide = |columns: usize| {
             let input = reach(1, 0) * reach(columns, 1);
-            if input <= copied && (columns <= PIXELS || input <= budget) {
-                break;
-            }
+            input > copied || columns > PIXELS && (input > budget || columns > waiting)
+        };
+        while most == 1 && columns > FEW && too_wide(columns) {
             columns = columns.div_ceil(2);
         }
         let mut images = 1;
         if most == height {
             let image = reach(height, 0) * reach(width, 1);
-            let most = (PIXELS / (height * width)).min(copied / image.max(1));
-            images = (budget / image.max(1)).max(most).min(waiting / (height * width)).clamp(1, batch);
+            let wanted = (budget / image.max(1)).max(PIXELS / (height * width));
+            images = wanted.min(copied / image.max(1)).min(waiting / (height * width)).clamp(1, batch);
             images = batch.div_ceil(batch.div_ceil(images));
         }
         let taps = phases.iter().map(|phase| phase.taps()).max().unwrap_or(0).max(1);
@@ -110,6 +113,14 @@ impl Blocks {
         let busiest = all * waiting / problem.threads as f64;
         Self { cycles: [all, busiest], parts: [compute, memory, tasks, all * (waiting - 1.0)], ..best }
     }
+}
+
+/// Whether a copy of what a window of about so many outputs reads is small enough.
+pub(crate) fn room(sides: &Sides, outputs: usize) -> bool {
+    let [height, width] = sides.output.size;
+    let rows = (outputs / width.max(1)).clamp(1, height.max(1));
+    let input = sides.reach(rows, 0).saturating_mul(sides.reach(width.min(outputs), 1));
+    input.saturating_mul(sides.input.channels) <= COPY
 }
 
 /// Without repetitions, in order.
@@ -177,7 +188,7 @@ impl<'a> Model<'a> {
             share if share > 0.5 => 0.06,
             _ => 0.03,
         };
-        let streams = windows * weights * stream;
+        let streams = windows * width.div_ceil(columns) as f64 * weights * stream;
         let writes = if *layout == Layout::Nchw { 0.8 } else { 0.1 };
         let outputs = (batch * groups * height * width * output.channels) as f64;
         [window * windows * panels, streams + outputs * writes, copies]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! for each task: a few images or rows, some output channels of one group          (parallel; a box of the output)
-//!     NCHW only: transpose the input rows of the task to [pixel][channel], in L2
+//!     NCHW: transpose the input rows of the task to [pixel][channel], in L2; NHWC: copy them, if need be
 //!     for each block of output channels                                            (whose weights stay in L2)
 //!         for each phase, for each zone of pixels that share their valid taps
 //!             for each tile of MR pixels, for each panel of NR channels: one call  (the whole sum stays in registers)
@@ -15,10 +15,11 @@
 //! - Where taps of a row follow each other without gaps (dilation 1, one group) a kernel row is one run of KW*C steps: this is what
 //!   makes three-channel images fast.
 //! - NCHW is the same code on a transposed copy of the rows that a task needs: the copy replaces a read that happens anyway.
-//! - So is NHWC where the pixels of a tile are a multiple of 4 KiB apart: they would share the lines of one set of L1, which has fewer ways than
-//!   a tile has rows. (1x1, 14x14, Zen 4: 1024 -> 256 channels ran at 72 % of the peak, 1008 and 1040 at 98.)
+//! - So is NHWC where the pixels of a tile are a multiple of 4 KiB apart and a copy has room for a fair number of them: they would share the
+//!   lines of one set of L1, which has fewer ways than a tile has rows. (1x1, 14x14, Zen 4: 1024 -> 256 channels ran at 72 % of the peak, 1008
+//!   and 1040 at 98.)
 
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, room};
 use convolve_core::phase::{Phase, Segment};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
@@ -29,6 +30,8 @@ use core::ops::Range;
 
 /// Most rows of any tile: what the offsets of a tile are stored in.
 pub(crate) const MAX_MR: usize = 16;
+/// Outputs that a copy in NHWC must serve at least: a wide dilation reads far more than it multiplies.
+const ENOUGH: usize = 96;
 
 /// Phases that are ready to run.
 pub(crate) struct PhaseRunner {
@@ -74,10 +77,14 @@ impl PhaseRunner {
         let sides = Sides::new(&problem.geometry, direction);
         let taps = sides.phases.iter().map(Phase::taps).max().unwrap_or(0);
         let kernel = ukernel(problem.isa, [sides.output.channels, taps * sides.input.channels]);
-        // Of pixels that a tile reads together.
-        let apart = sides.phases.iter().map(|phase| phase.axes[1].advance * sides.input.strides.column).max();
-        let copies = sides.layout == Layout::Nchw
-            || problem.caches.crowded(kernel.mr(), apart.unwrap_or(0) * size_of::<f32>());
+        // Pixels that a tile reads together, in the image and in a copy of it.
+        let advance = sides.phases.iter().map(|phase| phase.axes[1].advance).max();
+        let crowd = |pitch: usize| {
+            let bytes = |advance: usize| advance.saturating_mul(pitch).saturating_mul(size_of::<f32>());
+            advance.is_some_and(|advance| problem.caches.crowded(kernel.mr(), bytes(advance)))
+        };
+        let [image, copy] = [sides.input.strides.column, pitch(sides.input.channels)].map(crowd);
+        let copies = sides.layout == Layout::Nchw || image && !copy && room(&sides, ENOUGH);
         let blocks = Blocks::new(&sides, problem, kernel.as_ref(), copies);
         Self {
             sides,
@@ -104,16 +111,9 @@ impl PhaseRunner {
         self.sides.output.channels.div_ceil(self.kernel.nr())
     }
 
-    /// Floats from one pixel to the next of a copy. A line more where channels are a multiple of 512 bytes, or the pixels that are
-    /// written together would share a few sets of L1 (1024 channels: 1.4 cycles a float instead of 0.7).
-    fn pitch(&self) -> usize {
-        let depth = self.depth();
-        if depth.is_multiple_of(128) { depth + LINE } else { depth }
-    }
-
     /// Floats of the copy of what a task reads.
     fn copy_len(&self) -> usize {
-        if self.copies { lines(self.blocks.input_pixels * self.pitch()) } else { 0 }
+        if self.copies { lines(self.blocks.input_pixels * pitch(self.depth())) } else { 0 }
     }
 
     /// Floats of workspace of one task: the copy of its input, and in NCHW a block of outputs by pixel.
@@ -223,7 +223,8 @@ impl PhaseRunner {
         copy: &'a mut [f32],
     ) -> Source<'a> {
         let [rows, columns] = self.reach(window);
-        let (strides, width, pitch) = (self.sides.input.strides, self.sides.input.size[1], self.pitch());
+        let (strides, width, pitch) =
+            (self.sides.input.strides, self.sides.input.size[1], pitch(self.depth()));
         let depth = self.depth();
         let first = channels.start / self.sides.output.channels * depth;
         let image_len = rows.len() * columns.len() * pitch;
@@ -477,6 +478,12 @@ impl Phased for PhaseRunner {
             }
         });
     }
+}
+
+/// Floats from one pixel to the next of a copy. A line more where channels are a multiple of 512 bytes, or the pixels that are
+/// written together would share a few sets of L1 (1024 channels: 1.4 cycles a float instead of 0.7).
+fn pitch(depth: usize) -> usize {
+    if depth.is_multiple_of(128) { depth + LINE } else { depth }
 }
 
 /// Positions of a phase that share their valid taps, per axis.

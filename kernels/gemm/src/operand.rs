@@ -42,7 +42,7 @@ pub struct Dense<'a> {
 impl Operand for Dense<'_> {
     fn pack_rows(&self, outer: Range<usize>, depth: Range<usize>, pitch: usize, to: &mut [f32]) {
         for (row, to) in outer.zip(to.chunks_mut(pitch)) {
-            if self.strides[1] == 1 {
+            if self.strides[1] == 1 && !depth.is_empty() {
                 to[..depth.len()].copy_from_slice(&self.data[row * self.strides[0]..][depth.clone()]);
                 continue;
             }

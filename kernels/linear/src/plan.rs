@@ -173,7 +173,7 @@ impl Pass {
         }
     }
 
-    /// Cuts the product so that a task has about a million multiplications, in whole tiles: by columns first, which share no weights. A few panels at
+    /// Cuts the product so that a task has about a million multiplications, in whole tiles: by columns first, which share no weights. Up to four panels at
     /// least where there are many, since each task reads, and may pack, its rows again.
     fn cuts(&self) -> [Cut; 3] {
         const TASK: usize = 1 << 20;
