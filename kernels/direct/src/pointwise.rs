@@ -71,7 +71,7 @@ struct Runner {
     block: usize,
     /// Whether operands come from memory.
     far: bool,
-    /// Whether whole panels are read where they lie.
+    /// Whether whole panels are read where they lie, unless they come from memory. (The estimate does not ask the machine.)
     in_place: bool,
     /// Pixels of a task, in whole panels, and its output channels.
     pixels: usize,
@@ -129,7 +129,7 @@ impl Runner {
         let narrow = ukernels(problem.isa).pop().expect("there are kernels");
         let far = !problem.machine.caches.hold(&problem.geometry);
         let apart = sides.input.strides.channel.saturating_mul(size_of::<f32>());
-        let in_place = !far && 4 * panel <= 3 * problem.caches.l1 && !problem.caches.crowded(depth, apart);
+        let in_place = 4 * panel <= 3 * problem.caches.l1 && !problem.caches.crowded(depth, apart);
         Ok(Self {
             sides,
             kernel,
@@ -184,7 +184,7 @@ impl Runner {
             let rest = block.len() % nr;
             let narrow = if rest <= self.narrow.nr() { rest } else { 0 };
             let whole = block.len() - narrow;
-            let viewed = if self.in_place { block.len() - rest } else { 0 };
+            let viewed = if self.in_place && !self.far { block.len() - rest } else { 0 };
             let (copied, to) = (&input[block.start + viewed..], &mut panels[depth * viewed..]);
             self.kernel.copy(copied, from.channel, [depth, whole - viewed], to);
             if narrow > 0 {
