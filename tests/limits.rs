@@ -192,8 +192,8 @@ fn the_winner_is_the_smallest_estimate_and_the_explanation_says_by_how_much() {
 }
 
 /// A thread has 2 MiB for any algorithm that counts every multiplication, but the textbook product and `direct` where the window of a few outputs
-/// alone is larger, as with a dilation of 12. (In NCHW the copy of the input of deep layers with a
-/// stride took more, as did the outputs of a large image that wait to be transposed.)
+/// alone is larger, as with a dilation of 12. (In NCHW the copy of the input of deep layers with a stride took more, as did the outputs of a large
+/// image that wait to be transposed.)
 #[test]
 fn a_thread_has_two_mebibytes() {
     fn check<P: Registered>(conv: Conv2d, too_much: &mut Vec<String>) {

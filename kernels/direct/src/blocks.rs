@@ -34,8 +34,9 @@ const PIXELS: usize = 192;
 const COPY: usize = 3 << 17;
 /// Least pixels of a task of which a copy is made.
 const FEW: usize = 16;
-/// Floats of the outputs that wait to be transposed, if more than one panel of them does, and most floats.
+/// Floats of the outputs that wait to be transposed, where more than one panel of them does.
 const BUFFER: usize = 1 << 14;
+/// Most floats of the outputs that wait. Beside [`COPY`] that would be more than 2 MiB, but deep inputs have few pixels, so that both are never large.
 const WAITING: usize = 7 << 15;
 
 impl Blocks {
