@@ -59,6 +59,7 @@ impl Registered for BackwardWeights {
             &convolve_direct::Direct,
             &convolve_slide::Slide,
             &convolve_slide::Outer,
+            &convolve_slide::Flat,
             &convolve_winograd::F4X3,
             &convolve_winograd::F2X3,
             &convolve_winograd::F6X3,

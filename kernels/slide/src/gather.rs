@@ -52,8 +52,6 @@ pub(crate) struct Column {
 pub(crate) trait Gatherer: Send + Sync {
     /// Adds to `[column][K][LANES]`.
     fn gather(&self, k: usize, stride: usize, call: &Gather<'_>, sums: &mut [f32]);
-    /// The sum of each LANES neighbours.
-    fn fold(&self, sums: &mut [f32]);
 }
 
 #[inline(always)]
@@ -188,17 +186,6 @@ impl<S: Simd> Gatherer for S {
         let table = if call.diffs.len() == R { stride - 1 } else { 2 };
         let part = usize::from(call.lanes < S::LANES);
         Table::<S>::ENTRIES[table][place(&KERNELS, k)][part][call.columns.len() - 1](*self, call, sums);
-    }
-
-    fn fold(&self, sums: &mut [f32]) {
-        self.vectorize(
-            #[inline(always)]
-            |s| {
-                for i in 0..sums.len() / S::LANES {
-                    sums[i] = s.sum(s.load(&sums[i * S::LANES..]));
-                }
-            },
-        );
     }
 }
 

@@ -16,15 +16,17 @@
 
 use crate::Slide;
 use crate::channels::{Fan, input_rows};
+use crate::deliver::{Sums, fold, for_each_box};
 use crate::gather::{Column, Gather, Gatherer, MAX_ROWS, R, blocks, gatherer};
 use crate::prepared::{Prepared, prepare};
 use crate::sweep::{Sweeper, sweeper};
 use crate::window::Window;
 use convolve_core::{
-    Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
-    Geometry, Layout, Par, Problem, Sides, Unsupported, Update, WeightLayout, lines,
+    Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Direction, Estimate, Execute,
+    Geometry, Layout, Par, Problem, Sides, Unsupported, Update, lines,
 };
 use convolve_gemm::{Ukernel, ukernel};
+use convolve_simd::Isa;
 use core::ops::Range;
 
 impl Algorithm<BackwardWeights> for Slide {
@@ -43,6 +45,7 @@ impl Algorithm<BackwardWeights> for Slide {
 
 struct Runner {
     geometry: Geometry,
+    isa: Isa,
     sides: Sides,
     gatherer: Box<dyn Gatherer>,
     sweeper: Box<dyn Sweeper>,
@@ -158,6 +161,7 @@ impl Runner {
             reach: 0,
             fan: None,
             threads: problem.threads,
+            isa: problem.isa,
             geometry,
             sides,
             window,
@@ -443,39 +447,23 @@ impl Runner {
         update: Update,
         piece: &mut BlockMut<'_, f32>,
     ) {
-        let (lanes, k, conv) = (self.sweeper.lanes(), self.window.chain.k, self.geometry.conv());
+        let (lanes, k) = (self.sweeper.lanes(), self.window.chain.k);
         let sums = &mut sums[..self.sums_len()];
         if self.planes.is_some() {
-            self.gatherer.fold(sums);
+            fold(self.isa, sums);
         }
-        let (taps, depth) = (self.geometry.taps(), self.geometry.group_in());
         // Sums of one weight for neighbouring output channels: those of a vector lie side by side.
-        let (width, columns) = match self.planes {
+        let (width, panel) = match self.planes {
             None => (lanes, self.panel()),
             Some(_) => (1, k * self.columns.len()),
         };
-        for (first, sums) in (0..channels.len()).step_by(width).zip(sums.chunks_exact(columns)) {
-            let outputs = first..channels.len().min(first + width);
-            for (c, places) in self.places.chunks_exact(taps).enumerate().take(depth) {
-                for (tap, place) in places.iter().enumerate() {
-                    let sums = &sums[place * width..][..outputs.len()];
-                    let put = |to: &mut f32, sum: &f32| {
-                        *to = if update == Update::Accumulate { *to + sum } else { *sum }
-                    };
-                    if conv.weight_layout == WeightLayout::Hwio {
-                        let to = &mut piece.row(tap, c)[outputs.clone()];
-                        to.iter_mut().zip(sums).for_each(|(to, sum)| put(to, sum));
-                        continue;
-                    }
-                    for (o, sum) in outputs.clone().zip(sums) {
-                        match conv.weight_layout {
-                            WeightLayout::Oihw => put(&mut piece.row(o, 0)[c * taps + tap], sum),
-                            _ => put(&mut piece.row(o, tap)[c], sum),
-                        }
-                    }
-                }
-            }
-        }
+        let places = &self.places;
+        Sums { geometry: &self.geometry, width, panel, places }.deliver(
+            0..channels.len(),
+            sums,
+            update,
+            piece,
+        );
     }
 
     fn estimate(&self) -> Estimate {
@@ -593,20 +581,18 @@ impl Execute<BackwardWeights> for Runner {
 
     fn run(&self, args: BackwardWeightsArgs<'_>, workspace: &mut [f32], par: Par<'_>) {
         let BackwardWeightsArgs { src, diff_dst, diff_weights, update } = args;
-        let (conv, taps, ic) = (self.geometry.conv(), self.geometry.taps(), self.geometry.group_in());
-        let cut = Cut { unit: conv.out_channels, block: self.channels };
-        let (extent, cuts) = match conv.weight_layout {
-            WeightLayout::Oihw => {
-                ([conv.out_channels, 1, ic * taps], [cut, Cut::whole(1), Cut::whole(ic * taps)])
-            }
-            WeightLayout::Ohwi => ([conv.out_channels, taps, ic], [cut, Cut::whole(taps), Cut::whole(ic)]),
-            WeightLayout::Hwio => ([taps, ic, conv.out_channels], [Cut::whole(taps), Cut::whole(ic), cut]),
-        };
-        let gradient = BlockMut::new(diff_weights, extent);
-        gradient.for_each_piece(cuts, par, workspace, self.lane_len(), &|[a, _, c], mut piece, lane| {
-            let channels = if conv.weight_layout == WeightLayout::Hwio { c } else { a };
-            self.task(src, diff_dst, &channels, lane);
-            self.deliver(&channels, lane, update, &mut piece);
-        });
+        let (geometry, lane_len) = (&self.geometry, self.lane_len());
+        for_each_box(
+            geometry,
+            self.channels,
+            diff_weights,
+            workspace,
+            lane_len,
+            par,
+            &|channels, piece, lane| {
+                self.task(src, diff_dst, channels, lane);
+                self.deliver(channels, lane, update, piece);
+            },
+        );
     }
 }

@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod channels;
+mod deliver;
+mod flat;
 #[expect(clippy::needless_range_loop, reason = "sums must be indexed by constants of unrolled loops")]
 mod gather;
 mod gradient;
+#[expect(clippy::needless_range_loop, reason = "sums must be indexed by constants of unrolled loops")]
+mod long_row;
 mod outer;
 mod planes;
 mod prepared;
@@ -12,6 +16,7 @@ mod prepared;
 mod sweep;
 mod window;
 
+pub use flat::Flat;
 pub use outer::Outer;
 
 use channels::Channels;
