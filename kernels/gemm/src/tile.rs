@@ -10,9 +10,9 @@
 //! The idea of a batch-reduce kernel that takes addresses instead of packed operands is Georganas et al., "High-Performance Deep
 //! Learning via a Single Building Block" (2019). Tile shapes follow from the registers: MR * NV accumulators + NV + 1 must fit.
 
+use crate::transpose::{transpose, transpose_into};
 use convolve_core::{BlockMut, LINE, Transpose, Update};
 use convolve_simd::{Avx2, Avx512, Isa, Neon, Portable, Rows, RowsAt, Simd, dispatch, each};
-use core::ops::Range;
 
 /// Two nested loops of runs; a run is `len` consecutive steps. Offsets are in elements.
 ///
@@ -489,116 +489,6 @@ fn copy<S: Simd, const NV: usize>(
             for j in 0..NV {
                 s.store(s.load_first(&rest[(j * S::LANES).min(rest.len())..]), &mut to[j * S::LANES..]);
             }
-        }
-    }
-}
-
-/// Squares of LANES x LANES by shuffles; what is left of more than three rows or columns as parts of such squares, of fewer one by one. (The gradient
-/// of a 3x3 kernel in OIHW has 9 rows; 256 channels at 14x14, the whole pass: 1.09 ms in squares of four and one by one, 0.96 as parts; Zen 5.)
-#[inline(always)]
-fn transpose<S: Simd>(
-    s: S,
-    [rows, columns]: [usize; 2],
-    from: &[f32],
-    pitch: usize,
-    to: &mut [f32],
-    to_pitch: usize,
-) {
-    const FEW: usize = 3;
-    let [r1, c1] = [rows, columns].map(|len| len / S::LANES * S::LANES);
-    let [r2, c2] =
-        [(rows, r1), (columns, c1)].map(|(len, whole)| if len - whole > FEW { len } else { whole });
-    // Rows of a few numbers are written side by side, and the next transpose goes on behind: its lines are asked for in time.
-    if to_pitch < LINE {
-        for line in (0..columns * to_pitch).step_by(LINE) {
-            s.prefetch(to, columns * to_pitch + line);
-        }
-    }
-    squares(s, [0..r1, 0..c1], from, pitch, to, to_pitch);
-    parts(s, [r1..r2, 0..c2], from, pitch, to, to_pitch);
-    parts(s, [0..r1, c1..c2], from, pitch, to, to_pitch);
-    for i in 0..rows {
-        for j in if i < r2 { c2..columns } else { 0..columns } {
-            to[j * to_pitch + i] = from[i * pitch + j];
-        }
-    }
-}
-
-/// A cache line of columns at a time: so lines are read whole and written in order, also where a pitch is a multiple of 4 KiB and all
-/// lines of a column share one set of L1.
-#[inline(always)]
-fn squares<S: Simd>(
-    s: S,
-    [rows, columns]: [Range<usize>; 2],
-    from: &[f32],
-    pitch: usize,
-    to: &mut [f32],
-    to_pitch: usize,
-) {
-    for line in columns.clone().step_by(LINE) {
-        for i in rows.clone().step_by(S::LANES) {
-            for j in (line..columns.end.min(line + LINE)).step_by(S::LANES) {
-                s.transpose(&from[i * pitch + j..], pitch, &mut to[j * to_pitch + i..], to_pitch);
-            }
-        }
-    }
-}
-
-/// Parts of squares, through two squares in L1.
-#[inline(always)]
-fn parts<S: Simd>(
-    s: S,
-    [rows, columns]: [Range<usize>; 2],
-    from: &[f32],
-    pitch: usize,
-    to: &mut [f32],
-    to_pitch: usize,
-) {
-    let [mut square, mut transposed] = [[0.0; LINE * LINE]; 2];
-    for i in rows.clone().step_by(S::LANES) {
-        let height = S::LANES.min(rows.end - i);
-        for j in columns.clone().step_by(S::LANES) {
-            let width = S::LANES.min(columns.end - j);
-            for (row, values) in square.chunks_exact_mut(S::LANES).take(height).enumerate() {
-                s.store(s.load_first(&from[(i + row) * pitch + j..][..width]), values);
-            }
-            s.transpose(&square, S::LANES, &mut transposed, S::LANES);
-            for (column, values) in transposed.chunks_exact(S::LANES).take(width).enumerate() {
-                s.store_first(s.load(values), &mut to[(j + column) * to_pitch + i..][..height]);
-            }
-        }
-    }
-}
-
-/// As [`transpose`], square by square through L1, since rows of a box are borrowed one at a time.
-#[inline(always)]
-fn transpose_into<S: Simd>(
-    s: S,
-    [rows, columns]: [usize; 2],
-    from: &[f32],
-    pitch: usize,
-    to: &mut BlockMut<'_, f32>,
-    [plane, first]: [usize; 2],
-    update: Update,
-) {
-    let mut square = [0.0; LINE * LINE];
-    let [whole_rows, whole_columns] = [rows, columns].map(|len| len / S::LANES * S::LANES);
-    for j in (0..whole_columns).step_by(S::LANES) {
-        for i in (0..whole_rows).step_by(S::LANES) {
-            s.transpose(&from[i * pitch + j..], pitch, &mut square, S::LANES);
-            for (column, values) in square.chunks_exact(S::LANES).take(S::LANES).enumerate() {
-                let to = &mut to.row(plane, first + j + column)[i..];
-                let value = s.load(values);
-                let value = if update == Update::Accumulate { s.add(s.load(to), value) } else { value };
-                s.store(value, to);
-            }
-        }
-    }
-    for j in 0..columns {
-        let to = to.row(plane, first + j);
-        for i in if j < whole_columns { whole_rows..rows } else { 0..rows } {
-            let value = from[i * pitch + j];
-            to[i] = if update == Update::Accumulate { to[i] + value } else { value };
         }
     }
 }

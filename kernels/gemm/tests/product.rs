@@ -178,8 +178,11 @@ fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
 fn transposes_move_every_element_and_no_other() {
     for &isa in Isa::available() {
         let kernel = ukernel(isa, [64, 64]);
-        for (rows, columns) in (0..38).flat_map(|rows| (0..38).map(move |columns| (rows, columns))) {
-            let (pitch, to_pitch) = (columns + 3, rows + 5);
+        let sizes = (0..38).flat_map(|rows| (0..38).map(move |columns| (rows, columns)));
+        // With room between rows, side by side, and both.
+        let rooms = [[3, 5], [0, 0], [2, 0], [0, 4]];
+        for ((rows, columns), [room, to_room]) in sizes.flat_map(|size| rooms.map(|room| (size, room))) {
+            let (pitch, to_pitch) = (columns + room, rows + to_room);
             let from = numbers(rows * pitch + 1, 6);
             let mut to = vec![-99.0; columns * to_pitch + 1];
             kernel.transpose([rows, columns], &from, pitch, &mut to, to_pitch);
@@ -187,7 +190,7 @@ fn transposes_move_every_element_and_no_other() {
             for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
                 expected[j * to_pitch + i] = from[i * pitch + j];
             }
-            assert_eq!(to, expected, "{isa} {rows} x {columns}");
+            assert_eq!(to, expected, "{isa} {rows} x {columns}, room {room} and {to_room}");
         }
     }
 }

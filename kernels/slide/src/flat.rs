@@ -312,10 +312,12 @@ impl Runner {
         let Padded { before, len } = self.diff_dst;
         let start = image * strides.image + channels.start * strides.channel;
         if !self.planes()[1] {
-            for row in 0..height {
+            // Rows without a gap are one.
+            let [rows, len_of_row] = if self.pitch == width { [1, height * width] } else { [height, width] };
+            for row in 0..rows {
                 let (from, to) =
                     (&diff_dst[start + row * strides.row..], &mut planes[before + row * self.pitch..]);
-                self.transpose.transpose([width, channels.len()], from, strides.column, to, len);
+                self.transpose.transpose([len_of_row, channels.len()], from, strides.column, to, len);
             }
             return;
         }
