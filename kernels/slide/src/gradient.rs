@@ -228,6 +228,9 @@ impl Runner {
         sums.fill(0.0);
         zeros.fill(0.0);
         diffs.fill(0.0);
+        if self.planes.is_some() {
+            prepared.fill(0.0);
+        }
         for image in 0..self.sides.batch {
             match &self.planes {
                 None => self.reduce_channels(src, diff_dst, image, channels, zeros, prepared, sums),
@@ -366,7 +369,6 @@ impl Runner {
         let diff_row = self.diffs().0;
         for start in (0..height).step_by(planes.block) {
             let block = start..height.min(start + planes.block);
-            prepared.fill(0.0);
             let sides = &self.sides;
             let (sweeper, transpose) = (self.sweeper.as_ref(), self.transpose.as_ref());
             prepare(
@@ -524,9 +526,9 @@ impl Runner {
 fn columns(window: &Window, width: usize, padded: bool) -> Vec<Column> {
     let axis = &window.phase.axes[1];
     let fan = window.columns.len() / axis.taps.count.max(1);
-    let column = |(i, offset): (usize, &usize)| {
+    let column = |(i, [offset, plane]): (usize, &[usize; 2])| {
         let inside = if padded { 0..width } else { axis.positions_of(i / fan) };
-        Column { offset: *offset, first: inside.start, count: inside.len() }
+        Column { offset: offset.wrapping_add(*plane), first: inside.start, count: inside.len() }
     };
     window.columns.iter().enumerate().map(column).collect()
 }

@@ -202,6 +202,7 @@ impl Runner {
         let [sums_len, planes_len, _] = self.lens();
         let (sums, lane) = lane.split_at_mut(sums_len);
         let (prepared, panels) = lane.split_at_mut(planes_len);
+        prepared.fill(0.0);
         let (count, all) = (channels.len().div_ceil(nr), self.chunk_count());
         let sums = &mut sums[..count * self.rows.len() * nr];
         let chunks = part * all / self.parts..(part + 1) * all / self.parts;
@@ -254,7 +255,6 @@ impl Runner {
     fn prepare(&self, src: &[f32], group: usize, chunk: &Chunk, prepared: &mut [f32]) {
         for (image, prepared) in chunk.images.clone().zip(prepared.chunks_exact_mut(self.image_len().max(1)))
         {
-            prepared.fill(0.0);
             prepare(
                 &self.sides,
                 &self.window,

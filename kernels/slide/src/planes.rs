@@ -57,7 +57,7 @@ impl Planes {
         let as_is = reads_as_is(&sides);
         let planes = if as_is { Prepared::nothing(&sides, lanes) } else { Prepared::new(&sides, lanes, 8)? };
         let windows = sides.phases.iter().map(|phase| match as_is {
-            true => Window::in_place(phase, lanes),
+            true => Window::in_place(phase, sides.input.channels, planes.plane, lanes),
             false => Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes),
         });
         let mut windows: Vec<Window> = windows.collect();
@@ -129,6 +129,7 @@ impl Planes {
         let (planes, outputs) = (&self.planes, self.sides.output.channels);
         let (prepared, results) = lane.split_at_mut(lines(self.prepared_len()));
         let prepared = &mut prepared[..self.prepared_len()];
+        prepared.fill(0.0);
         let mut start = 0;
         while start < self.windows.len() {
             let together = self.columns_of(start);
@@ -137,7 +138,6 @@ impl Planes {
             let positions = axis.positions(rows.clone());
             for first_row in positions.clone().step_by(planes.block) {
                 let block = first_row..positions.end.min(first_row + planes.block);
-                prepared.fill(0.0);
                 for batch in channels.clone().step_by(outputs * planes.groups) {
                     let batch = batch..channels.end.min(batch + outputs * planes.groups);
                     let groups = batch.start / outputs..batch.end / outputs;

@@ -30,14 +30,15 @@ pub(crate) struct Prepared {
     pub(crate) in_place: bool,
 }
 
-/// Whether rows need no preparation: the pixels that neighbouring outputs read are neighbours, in one plane.
+/// Whether rows need no preparation: the pixels that neighbouring outputs read are neighbours, and no other phase reads them. (5x5 6 -> 1 channels
+/// at 28x28: 29 % of the peak with copies, 45 in place; 3x3 64 -> 3 at 56x56 28 and 44; but 11x11 with stride 4 33 and 31; a Xeon, AVX-512.)
 pub(crate) fn reads_as_is(sides: &Sides) -> bool {
     let phases = &sides.phases;
     let straight = |phase: &Phase| {
         let [vertical, horizontal] = &phase.axes;
         horizontal.advance == 1 && horizontal.step == 1 && Chain::new(vertical).pieces == 1
     };
-    sides.layout == Layout::Nchw && sides.input.channels == 1 && phases.iter().all(straight)
+    sides.layout == Layout::Nchw && phases.iter().all(straight)
 }
 
 impl Prepared {
@@ -45,8 +46,8 @@ impl Prepared {
     pub(crate) fn nothing(sides: &Sides, lanes: usize) -> Self {
         let rows = sides.phases.iter().map(|phase| phase.axes[0].count).max().unwrap_or(1).max(1);
         let plane = sides.input.strides.channel;
-        let groups = if sides.output.channels == 1 { BLOCK / plane.max(1) } else { 1 };
-        let groups = groups.clamp(1, sides.groups);
+        let group = plane.saturating_mul(sides.input.channels).max(1);
+        let groups = if sides.output.channels == 1 { (BLOCK / group).clamp(1, sides.groups) } else { 1 };
         Self { reach: 0, groups, plane, ..Self::of_rows(sides, lanes, rows) }
     }
 
@@ -85,7 +86,8 @@ impl Prepared {
     }
 }
 
-/// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of a window read; padding is zero already.
+/// Fills `[group][input channel][row][pitch]` with the rows that the positions `block` of a window read. Rows that do not exist are cleared; what is
+/// beside a row is never written, and zero already. (To clear everything for each block took 13 % of a gradient with respect to an image.)
 #[expect(clippy::too_many_arguments, reason = "what, from where, to where")]
 pub(crate) fn prepare(
     sides: &Sides,
@@ -106,10 +108,15 @@ pub(crate) fn prepare(
     let last = ((block.end - 1) * vertical.advance) as isize + vertical.taps.d(vertical.taps.count - 1);
     let from = first.clamp(0, vertical.size as isize);
     let rows = from as usize..(last + 1).clamp(from, vertical.size as isize) as usize;
+    let (skipped, count) = ((rows.start as isize - first) as usize, (last + 1 - first) as usize);
+    for c in 0..groups.len() * depth {
+        for absent in [0..skipped.min(count), (skipped + rows.len()).min(count)..count] {
+            prepared[c * planes.plane..][absent.start * padded.pitch..absent.end * padded.pitch].fill(0.0);
+        }
+    }
     if rows.is_empty() {
         return;
     }
-    let skipped = (rows.start as isize - first) as usize;
     let input = &input[image * strides.image + groups.start * depth * strides.channel..];
     for class in 0..padded.classes {
         let (pixel, valid) = padded.inside(horizontal, class);

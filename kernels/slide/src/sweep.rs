@@ -66,8 +66,8 @@ pub(crate) struct Sweep<'a> {
     pub(crate) source: Source<'a>,
     /// Per vector of a position: `[column][K]` vectors; or numbers that serve all vectors, per plane.
     pub(crate) weights: &'a [f32],
-    /// Where the columns of the window read, relative to the position; modulo 2^64, as they may lie before it.
-    pub(crate) columns: &'a [usize],
+    /// Where the columns of the window read, relative to the position: in its row, modulo 2^64 as they may lie before it, and in which plane.
+    pub(crate) columns: &'a [[usize; 2]],
     pub(crate) spans: &'a [Span],
     /// Floats from one position to the next in the input rows.
     pub(crate) advance: usize,
@@ -129,13 +129,12 @@ fn copy_row<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
     }
 }
 
+/// Every second number, from the first on, vector by vector: rows are short, and what a compiler makes of them ends with many single numbers.
 #[inline(always)]
-fn every_second(from: &[f32], to: &mut [f32]) {
-    let (pairs, rest) = from.as_chunks::<2>();
-    let whole = to.len().min(pairs.len());
-    to.iter_mut().zip(pairs).for_each(|(to, [even, _])| *to = *even);
-    if let Some(to) = to.get_mut(whole) {
-        *to = rest[0];
+fn every_second<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
+    for (from, to) in from.chunks(2 * S::LANES).zip(to.chunks_mut(S::LANES)) {
+        let [a, b] = [from, &from[from.len().min(S::LANES)..]].map(|half| s.load_first(half));
+        s.store_first(s.deinterleave(a, b).0, to);
     }
 }
 
@@ -166,7 +165,7 @@ pub(crate) const fn output_row(i: usize, k: usize, stride: usize) -> usize {
 #[derive(Clone, Copy)]
 struct Place<'a, V, const D: usize> {
     /// The columns of the window that lie inside, and their weights, those of the first plane first.
-    columns: &'a [usize],
+    columns: &'a [[usize; 2]],
     weights: [&'a [f32]; D],
     /// What the sums of each plane start from.
     start: [V; D],
@@ -259,7 +258,7 @@ fn tile<
     if !EDGE && call.ahead > 0 {
         ask::<S, D, X, N, VR>(s, call, x, to, dst);
     }
-    for (index, column) in columns.iter().enumerate() {
+    for (index, [column, plane]) in columns.iter().enumerate() {
         let mut w = [[s.splat(0.0); K]; D];
         for d in 0..D {
             let weights = &weights[d][index * K * width..][..K * width];
@@ -312,10 +311,11 @@ fn tile<
         }
         if EDGE {
             let len = if SPLAT { call.source.len } else { part };
-            let mut rows = rows!(p => strip.across(s, at[p], if SPLAT { at[p] } else { 0 }, len));
+            let place = |p: usize| at[p].wrapping_add_unsigned(*plane);
+            let mut rows = rows!(p => strip.across(s, place(p), if SPLAT { at[p] } else { 0 }, len));
             slide!((v, p) rows[v][p].next_row());
         } else {
-            let mut rows = rows!(p => strip.at(s, at[p]));
+            let mut rows = rows!(p => strip.at(s, at[p].wrapping_add_unsigned(*plane)));
             slide!((v, p) Some(rows[v][p].next_row()));
         }
     }
@@ -487,7 +487,7 @@ impl<S: Simd> Sweeper for S {
                     let to = &mut to[row * copy.to_pitch..][..copy.len];
                     match copy.by {
                         1 => copy_row(s, from, to),
-                        2 => every_second(from, to),
+                        2 => every_second(s, from, to),
                         by => to.iter_mut().zip(from.iter().step_by(by)).for_each(|(to, x)| *to = *x),
                     }
                 }

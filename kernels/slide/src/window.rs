@@ -61,7 +61,8 @@ pub(crate) struct Window {
     pub(crate) phase: Phase,
     pub(crate) chain: Chain,
     pub(crate) shape: Shape,
-    pub(crate) columns: Vec<usize>,
+    /// Where each column reads, relative to the position: in its row, and in which plane.
+    pub(crate) columns: Vec<[usize; 2]>,
     pub(crate) spans: Vec<Span>,
     /// Floats from one position to the next in an input row.
     pub(crate) advance: usize,
@@ -75,8 +76,8 @@ impl Window {
     pub(crate) fn channels(phase: &Phase, pitch: usize, lanes: usize, fan: usize) -> Self {
         let (chain, axis) = (Chain::new(&phase.axes[0]), &phase.axes[1]);
         let pixels = (0..axis.taps.count).map(|t| (axis.taps.d(t) as usize).wrapping_mul(pitch));
-        let columns: Vec<usize> =
-            pixels.flat_map(|at| (0..fan).map(move |j| at.wrapping_add(j * lanes))).collect();
+        let columns: Vec<[usize; 2]> =
+            pixels.flat_map(|at| (0..fan).map(move |j| [at.wrapping_add(j * lanes), 0])).collect();
         let spans = axis.segments(0..axis.count).map(|s| Span {
             positions: s.positions,
             columns: s.taps.start * fan..s.taps.end * fan,
@@ -100,22 +101,24 @@ impl Window {
         let list = (0..depth).flat_map(|c| (0..chain.pieces).map(move |piece| (c, piece)));
         let places = list.flat_map(|(c, piece)| (0..axis.taps.count).map(move |t| (c, piece, t)));
         let columns = places.map(|(c, piece, t)| {
-            c * plane + piece * chain.k * phase.axes[0].taps.step_d * rows.pitch + rows.tap(axis, t)
+            let row = piece * chain.k * phase.axes[0].taps.step_d * rows.pitch;
+            [row + rows.tap(axis, t), c * plane]
         });
         Self::of_pixels(phase, columns.collect(), lanes, 0..axis.count.div_ceil(lanes))
     }
 
-    /// Lanes are neighbouring pixels of a plane as it lies.
-    pub(crate) fn in_place(phase: &Phase, lanes: usize) -> Self {
+    /// Lanes are neighbouring pixels of planes as they lie; `depth` planes are summed.
+    pub(crate) fn in_place(phase: &Phase, depth: usize, plane: usize, lanes: usize) -> Self {
         let axis = &phase.axes[1];
-        let columns = (0..axis.taps.count).map(|t| axis.taps.d(t) as usize).collect();
+        let taps = || (0..axis.taps.count).map(|t| axis.taps.d(t) as usize);
+        let columns = (0..depth).flat_map(|c| taps().map(move |column| [column, c * plane])).collect();
         let [first, last] = [axis.taps.d(0), axis.taps.d(axis.taps.count - 1)];
         let inside = (axis.size as isize - last).max(0) as usize / lanes;
         Self::of_pixels(phase, columns, lanes, first.min(0).unsigned_abs().div_ceil(lanes)..inside)
     }
 
     /// Lanes are pixels; at the positions `inside` all of them find all columns inside their row.
-    fn of_pixels(phase: &Phase, columns: Vec<usize>, lanes: usize, inside: Range<usize>) -> Self {
+    fn of_pixels(phase: &Phase, columns: Vec<[usize; 2]>, lanes: usize, inside: Range<usize>) -> Self {
         let (chain, positions) = (Chain::new(&phase.axes[0]), phase.axes[1].count.div_ceil(lanes));
         let [start, end] = [inside.start, inside.end].map(|position| position.min(positions));
         // Without a position inside, all are one span.
