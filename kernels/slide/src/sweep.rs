@@ -30,6 +30,8 @@ const MAX_R: usize = 8;
 pub(crate) const KERNELS: [usize; 6] = [1, 2, 3, 4, 5, 7];
 /// Most kernel rows of a column.
 pub(crate) const MAX_K: usize = 7;
+/// Most lanes of a vector.
+const MAX_LANES: usize = 16;
 /// Positions that have the same valid columns.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
@@ -129,13 +131,25 @@ fn copy_row<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// Every second number, from the first on, vector by vector: rows are short, and what a compiler makes of them ends with many single numbers.
+/// Every second number, from the first on, as [`copy_row`] copies all. (What a compiler makes of short rows ends with many single numbers.)
 #[inline(always)]
 fn every_second<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
-    for (from, to) in from.chunks(2 * S::LANES).zip(to.chunks_mut(S::LANES)) {
-        let [a, b] = [from, &from[from.len().min(S::LANES)..]].map(|half| s.load_first(half));
-        s.store_first(s.deinterleave(a, b).0, to);
+    let len = to.len();
+    let from = &from[..(2 * len).saturating_sub(1)];
+    let evens = |at: usize, count: usize| {
+        let halves = [&from[2 * at..], &from[(2 * at + S::LANES).min(from.len())..][..count]];
+        s.deinterleave(s.load_first(halves[0]), s.load_first(halves[1])).0
+    };
+    if len < S::LANES {
+        return s.store_first(evens(0, from.len().saturating_sub(S::LANES)), to);
     }
+    let mut at = 0;
+    while at + S::LANES < len {
+        s.store(evens(at, S::LANES), &mut to[at..]);
+        at += S::LANES;
+    }
+    // The very last number has no neighbour.
+    s.store(evens(len - S::LANES, S::LANES - 1), &mut to[len - S::LANES..]);
 }
 
 /// Sweeps of one instruction set.
@@ -511,17 +525,44 @@ impl<S: Simd> Sweeper for S {
     }
 
     fn fan(&self, from: &[f32], pitch: usize, orders: &[u32], to: &mut [f32]) {
+        let pixel = orders.len();
         self.vectorize(
             #[inline(always)]
             |s| {
-                for (pixel, to) in to.chunks_exact_mut(orders.len()).enumerate() {
-                    let v = s.load_first(&from[pixel * pitch..]);
-                    for (order, to) in orders.chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
-                        s.store(s.permute(v, order), to);
+                for (first, some) in orders.chunks(4 * S::LANES).enumerate() {
+                    let start = first * 4 * S::LANES;
+                    match some.len() / S::LANES {
+                        1 => fan::<S, 1>(s, from, pitch, some, to, [start, pixel]),
+                        2 => fan::<S, 2>(s, from, pitch, some, to, [start, pixel]),
+                        3 => fan::<S, 3>(s, from, pitch, some, to, [start, pixel]),
+                        _ => fan::<S, 4>(s, from, pitch, some, to, [start, pixel]),
                     }
                 }
             },
         );
+    }
+}
+
+/// J vectors of each pixel, from `start` of its `pixel` floats on; their orders stay in registers.
+#[inline(always)]
+fn fan<S: Simd, const J: usize>(
+    s: S,
+    from: &[f32],
+    pitch: usize,
+    orders: &[u32],
+    to: &mut [f32],
+    [start, pixel]: [usize; 2],
+) {
+    let mut lanes = [[0; MAX_LANES]; J];
+    for (lanes, order) in lanes.iter_mut().zip(orders.chunks_exact(S::LANES)) {
+        lanes[..S::LANES].copy_from_slice(order);
+    }
+    for (i, to) in to.chunks_exact_mut(pixel).enumerate() {
+        let v = s.load_first(&from[i * pitch..]);
+        let to = &mut to[start..start + J * S::LANES];
+        for j in 0..J {
+            s.store(s.permute(v, &lanes[j]), &mut to[j * S::LANES..]);
+        }
     }
 }
 

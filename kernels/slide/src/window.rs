@@ -194,7 +194,9 @@ pub(crate) fn for_each_tile(
         let rows = (positions.end - start).div_ceil(chain.leap);
         // A tile costs about as much as three rows more than it has, and not less than one of four.
         let cost = |sizes: &&[usize]| tiles(sizes, rows).map(|tile| tile.max(4) + 3).sum::<usize>();
-        let sizes = (1..=sizes.len()).rev().map(|count| &sizes[..count]).min_by_key(cost);
+        // This is asked again for every plane; tiles of a few rows are worth a look for a few rows only.
+        let few = sizes.iter().take_while(|size| **size < rows.min(4)).count().min(sizes.len() - 1);
+        let sizes = (few + 1..=sizes.len()).rev().map(|count| &sizes[..count]).min_by_key(cost);
         let mut done = 0;
         for tile in tiles(sizes.expect("there are tiles"), rows) {
             f(tile, start + done * chain.leap);
