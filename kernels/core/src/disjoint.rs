@@ -193,7 +193,8 @@ impl<'a, T: Send> BlockMut<'a, T> {
         assert!(step.saturating_mul(R - 1) < self.extent[1] - j && D <= self.extent[0] - i);
         // SAFETY: `i` and `j` are inside, so the offset stays in the buffer that `new` was given.
         let first = unsafe { self.base.add(i * self.strides[0] + j * self.strides[1]) };
-        let steps = [self.strides[0], step * self.strides[1]];
+        // Of a single row the step may be any number.
+        let steps = [self.strides[0], step.wrapping_mul(self.strides[1])];
         RowsOfPlanes { first, steps, len: self.extent[2], marker: PhantomData }
     }
 

@@ -123,12 +123,14 @@ impl Runner {
         let (nr, Blocks { cuts, chunk, rows }) = (self.kernel.nr(), self.blocks);
         let [oc, ic] = cuts.block;
         let ic = ic.next_multiple_of(nr);
-        let panel = chunk[0] * rows * self.classes() * self.class_len(chunk[2]) * nr;
+        // Beyond any memory where taps are: the plan exists, and its workspace cannot be had.
+        let sizes = [chunk[0], rows, self.classes(), self.class_len(chunk[2]), nr];
+        let panel = sizes.into_iter().fold(1, usize::saturating_mul).min(1 << 56);
         let apart = self.geometry.conv().layout == Layout::Nchw && self.axes[1].advance > 1;
         let diff_dst = if self.copies() { chunk.iter().product::<usize>() * oc } else { 0 };
         Lane {
             accumulators: lines(self.geometry.taps() * oc * ic),
-            panels: lines(panel * ic / nr),
+            panels: lines(panel.saturating_mul(ic).min(1 << 60) / nr),
             diff_dst: lines(diff_dst),
             pixels: if apart { lines(self.axes[1].size * nr) } else { 0 },
         }
@@ -246,10 +248,13 @@ impl Runner {
                         _ if inside.is_empty() => {}
                         Layout::Nhwc => {
                             let from = &from[column * strides.column..];
-                            self.kernel.copy(from, step * strides.column, [inside.len(), valid], to);
+                            // Of a single pixel the step may be any number.
+                            let pitch = step.wrapping_mul(strides.column);
+                            self.kernel.copy(from, pitch, [inside.len(), valid], to);
                         }
                         Layout::Nchw if step > 1 => {
-                            self.kernel.copy(&pixels[column * nr..], step * nr, [inside.len(), nr], to);
+                            let pitch = step.wrapping_mul(nr);
+                            self.kernel.copy(&pixels[column * nr..], pitch, [inside.len(), nr], to);
                         }
                         Layout::Nchw => {
                             let size = [valid, inside.len()];

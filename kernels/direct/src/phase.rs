@@ -308,7 +308,9 @@ impl PhaseRunner {
         let [ty, tx] = &zone.taps;
         let (depth, nr) = (self.depth(), self.kernel.nr());
         let [image_stride, row_stride, column_stride] = source.strides;
-        let (lhs_y, lhs_x) = (rows.taps.step_d * row_stride, cols.taps.step_d * column_stride);
+        // Modulo 2^64: with a single valid tap, or position, they may be any number.
+        let (lhs_y, lhs_x) =
+            (rows.taps.step_d.wrapping_mul(row_stride), cols.taps.step_d.wrapping_mul(column_stride));
         let (rhs_y, rhs_x) = (cols.taps.count * depth * nr, depth * nr);
         let walk = if lhs_x == depth {
             Walk { count: [1, ty.len()], lhs: [0, lhs_y], rhs: [0, rhs_y], len: tx.len() * depth }
@@ -334,11 +336,14 @@ impl PhaseRunner {
             let at = if no_taps { 0 } else { ((image - source.origin[0]) * image_stride).wrapping_add(from) };
             (at, [image - window.images.start, to])
         };
-        let advance = if no_taps { 0 } else { cols.advance * column_stride };
+        let advance = if no_taps { 0 } else { cols.advance.wrapping_mul(column_stride) };
         let pixels = window.images.len() * ys.len() * xs.len();
         let tiles = pixels.div_ceil(self.kernel.mr());
         // From a row of outputs to the one in its place in the next tile.
-        let beyond = pixels.div_ceil(tiles.max(1)) * cols.step * self.sides.output.strides.column;
+        let beyond = pixels
+            .div_ceil(tiles.max(1))
+            .saturating_mul(cols.step.saturating_mul(self.sides.output.strides.column))
+            .min(1 << 40);
         let (mut image, mut y, mut x) = (window.images.start, ys.start, xs.start);
         let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
         let (mut from, mut row) = row_at(image, y);
@@ -359,7 +364,7 @@ impl PhaseRunner {
             // With one tap, the next tile reads what follows: on its way to L1 while this one is computed.
             let next = if walk.count == [1, 1] { from.wrapping_add(x * advance) } else { usize::MAX };
             let mut next = source.data.get(next..).unwrap_or_default();
-            next = &next[..next.len().min(size * advance)];
+            next = &next[..next.len().min(size.saturating_mul(advance))];
             for (panel, first) in block.clone().step_by(nr).enumerate() {
                 let channels = first..block.end.min(first + nr);
                 let wanted = if ahead.is_empty() { next } else { *ahead };

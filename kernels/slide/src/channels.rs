@@ -13,17 +13,14 @@
 //! Rows and columns beyond the image are skipped: a weight that is not finite touches only outputs whose tap lies in the image.
 
 use crate::sweep::{Init, Source, Sweep, Sweeper, sweeper};
-use crate::window::{Window, for_each_tile};
+use crate::window::{Window, for_each_tile, is_near};
+use crate::{MACS, TASKS};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Unsupported,
     Update, lines,
 };
 use core::ops::Range;
 
-/// Below this many multiplications a problem is one task: it takes less time than waking a thread.
-const MACS: u64 = 1 << 20;
-/// Tasks of a problem, at least; so that a few threads share them evenly.
-const TASKS: usize = 8;
 /// Floats that are read again and again while a window slides over rows: half of a first-level cache.
 const L1: usize = 1 << 12;
 /// Most floats of the fanned rows of a block of output rows: they stay in a second-level cache.
@@ -137,6 +134,9 @@ impl Channels {
         let mut start = 0;
         let mut windows = Vec::with_capacity(sides.phases.len());
         for phase in &sides.phases {
+            if !is_near(phase, [sides.input.size[1].saturating_mul(pitch), pitch]) {
+                return Err(Unsupported("a window is wider than memory"));
+            }
             let window = Window { weights: start, ..Window::channels(phase, pitch, lanes, count) };
             if window.chain.pieces > 1 {
                 return Err(Unsupported("the kernel is too high"));

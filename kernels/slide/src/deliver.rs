@@ -20,7 +20,7 @@ pub(crate) fn fold(isa: Isa, sums: &mut [f32]) {
     ));
 }
 
-/// How the sums of a task lie in memory: `[output channels by `width`][place][neighbour]`.
+/// How the sums of a task lie in memory: `[group of output channels][place][channel of the group]`.
 pub(crate) struct Sums<'a> {
     pub(crate) geometry: &'a Geometry,
     /// Output channels whose sums of one weight are neighbours, and the places that they have together.

@@ -14,13 +14,14 @@
 //!         add the lanes of each sum, and write it in the order of the weights
 //! ```
 //!
-//! Planes of NCHW are read where they lie, if their rows have one length (padding "same", stride 1); those at the ends of a tensor, where a call would
-//! read beyond it, and all others are copied. Each lane has a sum of its own: more than one accumulator, so not for the class `Strict`.
+//! Planes of NCHW are read where they lie if their rows have the common length, as both have with stride 1 and padding "same"; those at the ends of a
+//! tensor, where a call would read beyond it, and all others are copied. Each lane has a sum of its own: more than one accumulator, so not for the class `Strict`.
 //! A `src` that is not finite touches no weight but its own. Padding beside a row is multiplied, as zeros, by `diff_dst`.
 
 use crate::deliver::{Sums, fold, for_each_box};
 use crate::long_row::{Column, Flags, Flatten, Flattener, Row, cut_rows, flattener};
 use crate::sweep::{RowCopy, Sweeper, sweeper};
+use crate::{MACS, TASKS, WORKSPACE};
 use convolve_core::phase::{AxisPhase, Phase};
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, Estimate, Execute, Geometry, Layout, Par,
@@ -49,17 +50,14 @@ impl Algorithm<BackwardWeights> for Flat {
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
-        Box::new(Runner::new(problem).expect("accepted by `estimate`"))
+        Box::new(Runner::new(problem).expect("accepted by `estimate`").with_flags())
     }
 }
 
-/// At least that many tasks, of problems that are worth more than one.
-const TASKS: usize = 8;
-/// Multiplications of these.
-const MACS: u64 = 1 << 20;
-/// Most floats of the sums of an output channel, and of a task's workspace.
+/// Most floats of the sums of an output channel.
 const SUMS: usize = 1 << 17;
-const MOST: usize = 1 << 19;
+/// Most bytes of flags: they are read beside the planes.
+const FLAGS: usize = 1 << 15;
 /// Floats of sums that stay in a first-level cache, and of planes that stay in a second-level one.
 const L1: usize = 1 << 12;
 const L2: usize = 1 << 16;
@@ -134,30 +132,27 @@ impl Runner {
                 .max()
                 .unwrap_or(0)
         };
-        let padded = |reach: usize, rows: usize| {
-            let before = lines(reach);
-            // A call that begins at the last position of one plane, as the other may be larger.
-            let len = lines(rows.max(height).saturating_mul(pitch) + lanes);
-            Padded { before, len: len.saturating_add(2 * before) }
-        };
+        let floats = rows.max(height).saturating_mul(pitch);
         let (by_row, by_column) = (reach(0).saturating_mul(pitch), reach(1));
-        if by_row.max(rows.saturating_mul(pitch)).saturating_mul(stride[1]) > MOST {
+        if by_row.max(by_column).max(floats.saturating_mul(stride[1])) > WORKSPACE {
             return Err(Unsupported("a plane does not fit a second-level cache"));
         }
-        let [src, diff_dst] = [padded(by_column, rows), padded(by_row, rows)];
+        let padded = |reach: usize| {
+            let before = lines(reach);
+            // A call may begin at the last position of the longer plane.
+            Padded { before, len: lines(floats + lanes) + 2 * before }
+        };
+        let [src, diff_dst] = [padded(by_column), padded(by_row)];
         // Sums that stay in L1, and copied planes that stay in L2.
         let together =
             (L1 / panel.max(1)).min(L2 / diff_dst.len).clamp(1, channels.min(geometry.group_out()));
         // Phases of one row are neighbours, and all rows have the same by columns.
         let by_rows = || phases.chunk_by(|a, b| a.axes[0].start == b.axes[0].start);
         let residues: Vec<AxisPhase> = by_rows().take(1).flatten().map(|phase| phase.axes[1]).collect();
-        let columns =
-            residues.iter().flat_map(|axis| (0..axis.taps.count).map(|t| (axis.count, axis.taps.d(t))));
-        let columns: Vec<(usize, isize)> = columns.collect();
-        let flags = Flags::new(lanes, pitch, columns.len(), &|column, j| {
-            let (count, d) = columns[column];
-            j < width && (0..count as isize).contains(&(j as isize - d))
-        });
+        let columns = residues.iter().map(|axis| axis.taps.count).sum();
+        if Flags::len(lanes, pitch, columns) > FLAGS {
+            return Err(Unsupported("rows are so wide that other ways waste little at their ends"));
+        }
         let mut this = Self {
             geometry,
             isa: problem.isa,
@@ -165,7 +160,7 @@ impl Runner {
             sweeper: sweeper(problem.isa),
             classes: Vec::new(),
             residues,
-            flags,
+            flags: Flags::default(),
             places: (0..geometry.group_in() * geometry.taps()).collect(),
             block: [1; 2],
             kernel,
@@ -179,10 +174,22 @@ impl Runner {
         by_rows().for_each(|phases| this.class(phases));
         let most = |len: fn(&Class) -> usize| this.classes.iter().map(len).max().unwrap_or(1);
         this.block = this.kernel.most([most(|class| class.rows.len()), most(|class| class.columns.len())]);
-        match this.lane_len() <= MOST {
+        match this.lane_len() <= WORKSPACE {
             true => Ok(this),
             false => Err(Unsupported("the planes of a task do not fit a second-level cache")),
         }
+    }
+
+    /// What only a run needs.
+    fn with_flags(mut self) -> Self {
+        let columns =
+            self.residues.iter().flat_map(|axis| (0..axis.taps.count).map(|t| (axis.count, axis.taps.d(t))));
+        let (columns, width): (Vec<(usize, isize)>, _) = (columns.collect(), self.geometry.output()[1]);
+        self.flags = Flags::new(self.kernel.lanes(), self.pitch, columns.len(), &|column, j| {
+            let (count, d) = columns[column];
+            j < width && (0..count as isize).contains(&(j as isize - d))
+        });
+        self
     }
 
     /// The phases of one row.
@@ -283,7 +290,8 @@ impl Runner {
         for (i, residue) in self.residues.iter().enumerate() {
             let start = image * strides.image + class.first * strides.row + residue.start * strides.column;
             if !self.planes()[0] {
-                let (from, step) = (&src[start + first * strides.channel..], conv.stride[0] * strides.row);
+                let (from, step) =
+                    (&src[start + first * strides.channel..], conv.stride[0].saturating_mul(strides.row));
                 for row in 0..class.count {
                     let to = &mut planes[i * len + before + row * self.pitch..];
                     let (size, pitch) = ([residue.count, depth], conv.stride[1] * strides.column);
@@ -296,7 +304,8 @@ impl Runner {
                 by: conv.stride[1],
                 len: residue.count,
                 from_len: (residue.count - 1) * conv.stride[1] + 1,
-                from_pitch: conv.stride[0] * strides.row,
+                // Of a single row it may be any number.
+                from_pitch: conv.stride[0].saturating_mul(strides.row),
                 to_pitch: self.pitch,
             };
             for c in (0..depth).filter(|c| self.plane(0, src, image, first + c).is_none()) {

@@ -14,13 +14,13 @@
 //! Rows that are left over are taken one by one, and lanes beyond the last pixel are not read: a `src` that is not finite touches no weight but
 //! its own. Padding is multiplied, as zeros, by `diff_dst`.
 
-use crate::Slide;
 use crate::channels::{Fan, input_rows};
 use crate::deliver::{Sums, fold, for_each_box};
 use crate::gather::{Column, Gather, Gatherer, MAX_ROWS, R, blocks, gatherer};
 use crate::prepared::{Prepared, prepare};
 use crate::sweep::{Sweeper, sweeper};
-use crate::window::Window;
+use crate::window::{Window, is_near};
+use crate::{MACS, Slide, TASKS, WORKSPACE};
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Direction, Estimate, Execute,
     Geometry, Layout, Par, Problem, Sides, Unsupported, Update, lines,
@@ -68,8 +68,6 @@ struct Runner {
 
 /// Output rows whose input rows are prepared together.
 const ROWS: usize = 4 * R;
-/// At least that many tasks.
-const TASKS: usize = 8;
 /// Floats of rows that are read again for the next vector of channels: three quarters of a first-level cache.
 const L1: usize = 6 << 10;
 /// Most floats of the fanned rows of a block of output rows.
@@ -80,10 +78,15 @@ const SUMS: usize = 1 << 17;
 impl Runner {
     /// Lanes are channels or pixels: what costs less, but for depthwise layers in NHWC, where channels always do.
     fn new(problem: &Problem) -> Result<Self, Unsupported> {
-        match Self::by_channels(problem) {
-            None => Self::by_planes(problem),
+        let fits = |runner: &Self| runner.lane_len() <= WORKSPACE;
+        let planes = || match Self::by_planes(problem)? {
+            planes if fits(&planes) => Ok(planes),
+            _ => Err(Unsupported("the rows of `diff_dst` that it copies take more than 2 MiB a thread")),
+        };
+        match Self::by_channels(problem).filter(fits) {
+            None => planes(),
             Some(channels) if channels.fan.is_none() => Ok(channels),
-            Some(channels) => match Self::by_planes(problem) {
+            Some(channels) => match planes() {
                 Ok(planes) if planes.estimate().ns < channels.estimate().ns => Ok(planes),
                 _ => Ok(channels),
             },
@@ -105,6 +108,9 @@ impl Runner {
             }
         };
         let (pitch, count) = fan.as_ref().map_or((sides.input.channels, 1), |fan| (fan.pixel(), fan.count));
+        if !is_near(&sides.phases[0], [sides.input.size[1].saturating_mul(pitch), pitch]) {
+            return None;
+        }
         let window = Window::channels(&sides.phases[0], pitch, lanes, count);
         let (mut block, row) = (sides.output.size[0].max(1), sides.input.size[1].saturating_mul(pitch));
         let least = R * window.chain.leap;
@@ -170,7 +176,7 @@ impl Runner {
     }
 
     fn tasks(&self) -> usize {
-        if self.geometry.macs() < 1 << 20 { 1 } else { TASKS }
+        if self.geometry.macs() < MACS { 1 } else { TASKS }
     }
 
     /// Floats of the sums of one output channel (or vector of them).

@@ -7,7 +7,6 @@ mod flat;
 #[expect(clippy::needless_range_loop, reason = "sums must be indexed by constants of unrolled loops")]
 mod gather;
 mod gradient;
-#[expect(clippy::needless_range_loop, reason = "sums must be indexed by constants of unrolled loops")]
 mod long_row;
 mod outer;
 mod planes;
@@ -24,6 +23,13 @@ use convolve_core::{
     Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Pass, Problem, Unsupported,
 };
 use planes::Planes;
+
+/// Tasks of a problem, at least, so that a few threads share them evenly.
+const TASKS: usize = 8;
+/// Below this many multiplications a problem is one task: it takes less time than waking a thread.
+const MACS: u64 = 1 << 20;
+/// Most floats of workspace that a thread has: 2 MiB.
+const WORKSPACE: usize = 1 << 19;
 
 /// Sliding-window convolution.
 ///
@@ -47,8 +53,6 @@ where
     Channels: Execute<P>,
     Planes: Execute<P>,
 {
-    /// Floats of workspace that a thread has.
-    const MOST: usize = 1 << 19;
     let channels = Channels::new(problem, direction).map(|runner| (runner.estimate(), runner));
     let (estimate, runner): (_, Box<dyn Execute<P>>) = if let Ok((estimate, runner)) = channels {
         let planes = Planes::new(problem, direction).ok().filter(|_| !runner.is_depthwise());
@@ -60,7 +64,7 @@ where
         let runner = Planes::new(problem, direction)?;
         (runner.estimate(), Box::new(runner))
     };
-    match estimate.workspace / problem.threads.max(1) <= MOST {
+    match estimate.workspace / problem.threads.max(1) <= WORKSPACE {
         true => Ok((estimate, runner)),
         false => Err(Unsupported("the rows that it prepares take more than 2 MiB a thread")),
     }

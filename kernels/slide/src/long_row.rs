@@ -6,6 +6,7 @@
 //! anywhere: no lane is lost at the end of a row, whatever the width. K + B vectors that are loaded serve K*B multiply-adds, and
 //! one call takes a whole plane. Where a kernel column would read across the end of a row its lanes are zeros.
 
+use crate::window::gcd;
 use convolve_simd::{Isa, Rows, Simd, dispatch, each};
 use core::ops::Range;
 
@@ -30,7 +31,7 @@ pub(crate) struct Column {
 }
 
 /// For each vector of positions, until they repeat, for each column: 1 for every lane in which the column lies inside the image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
     flags: Vec<u8>,
     /// Vectors until they repeat, and flags of a vector.
@@ -39,6 +40,16 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
+    /// Vectors until they repeat.
+    fn period(lanes: usize, pitch: usize) -> usize {
+        pitch / gcd(pitch, lanes)
+    }
+
+    /// Bytes of them.
+    pub(crate) fn len(lanes: usize, pitch: usize, columns: usize) -> usize {
+        Self::period(lanes, pitch).saturating_mul(columns).saturating_mul(lanes)
+    }
+
     /// `inside(column, j)` for positions j of a row.
     pub(crate) fn new(
         lanes: usize,
@@ -46,7 +57,7 @@ impl Flags {
         columns: usize,
         inside: &dyn Fn(usize, usize) -> bool,
     ) -> Self {
-        let period = (1..=pitch).find(|vectors| (vectors * lanes).is_multiple_of(pitch)).unwrap_or(1);
+        let period = Self::period(lanes, pitch);
         let places = (0..period).flat_map(|vector| (0..columns).map(move |column| (vector, column)));
         let lane = |(vector, column)| {
             (0..lanes).map(move |lane| u8::from(inside(column, (vector * lanes + lane) % pitch)))

@@ -18,6 +18,7 @@
 use crate::prepared::{Prepared, prepare};
 use crate::sweep::{Sweeper, sweeper};
 use crate::window::Window;
+use crate::{MACS, TASKS, WORKSPACE};
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
     Geometry, Layout, Par, Parts, Problem, Sides, Stages, Unsupported, Update, WeightLayout, lines,
@@ -60,9 +61,6 @@ const PIXELS: usize = 192;
 const SUMS: usize = 1 << 16;
 const PARTIAL: usize = 1 << 18;
 const PLANES: usize = 1 << 17;
-/// As many tasks, at least, where there is work for several threads.
-const TASKS: usize = 8;
-const MACS: u64 = 1 << 20;
 
 struct Runner {
     geometry: Geometry,
@@ -98,11 +96,11 @@ impl Runner {
             Prepared::of_rows(&sides, sweeper.lanes(), height.max(1).div_ceil(height.max(1).div_ceil(rows)));
         let depth = sides.input.channels;
         let weights = depth * geometry.taps();
-        let window = Window::planes(&sides.phases[0], depth, &planes.padded, planes.plane, sweeper.lanes());
         let image = planes.plane.saturating_mul(depth);
-        if image > PLANES {
+        if image > PLANES || !planes.is_near(&sides) {
             return Err(Unsupported("the input rows of one output row do not fit a second-level cache"));
         }
+        let window = Window::planes(&sides.phases[0], depth, &planes.padded, planes.plane, sweeper.lanes());
         let nr = kernel.nr();
         if weights.saturating_mul(nr) > SUMS {
             return Err(Unsupported(
@@ -127,6 +125,12 @@ impl Runner {
             threads: problem.threads,
         };
         runner.place_rows();
+        while runner.lane_len() > WORKSPACE && runner.channels > nr {
+            runner.channels = (runner.channels / 2).next_multiple_of(nr);
+        }
+        if runner.lane_len() > WORKSPACE {
+            return Err(Unsupported("the pixels of an output row take more than 2 MiB a thread"));
+        }
         if geometry.macs() >= MACS && problem.accuracy != Accuracy::Strict {
             let all = runner.parts_of(1);
             let most = PARTIAL / (all.boxes * all.len).max(1);

@@ -13,6 +13,7 @@
 use crate::prepared::{Prepared, prepare, reads_as_is};
 use crate::sweep::{Init, Shape, Source, Sweep, Sweeper, sweeper};
 use crate::window::{Window, for_each_tile};
+use crate::{MACS, TASKS};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Unsupported,
     Update, lines,
@@ -20,10 +21,6 @@ use convolve_core::{
 use convolve_gemm::{Ukernel, ukernel};
 use core::ops::Range;
 
-/// Below this many multiplications a problem is one task: it takes less time than waking a thread.
-const MACS: u64 = 1 << 20;
-/// Tasks of a problem, at least; so that a few threads share them evenly.
-const TASKS: usize = 8;
 /// Floats that are read again and again while a window slides over rows: half of a first-level cache.
 const L1: usize = 1 << 12;
 
@@ -72,7 +69,7 @@ impl Planes {
         let tasks = if small { 1 } else { TASKS.div_ceil(sides.batch.max(1)) };
         let share = sides.groups.div_ceil(tasks).next_multiple_of(planes.groups).min(sides.groups);
         let groups = if sides.layout == Layout::Nhwc { sides.groups } else { share };
-        let step = sides.phases.iter().map(|phase| phase.axes[0].step).max().unwrap_or(1);
+        let step = sides.phases.iter().map(|phase| phase.axes[0].step).max().unwrap_or(1).min(height.max(1));
         let parts = tasks.div_ceil(sides.groups.div_ceil(groups));
         let rows = height.div_ceil(parts).next_multiple_of(tile * step);
         let rows = rows.clamp(1, height.max(1));

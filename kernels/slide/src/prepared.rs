@@ -5,7 +5,7 @@
 //! Planes that need none of that are [read as they are](reads_as_is).
 
 use crate::sweep::{RowCopy, Sweeper};
-use crate::window::{Chain, PaddedRow, Window};
+use crate::window::{Chain, PaddedRow, Window, is_near};
 use convolve_core::phase::Phase;
 use convolve_core::{Layout, Sides, Unsupported};
 use convolve_gemm::Ukernel;
@@ -13,6 +13,8 @@ use core::ops::Range;
 
 /// Floats that the prepared rows of a block should take: half of a first-level cache.
 const BLOCK: usize = 1 << 12;
+/// Most columns of a window that is read in place.
+const COLUMNS: usize = 1 << 14;
 /// Floats that they may take when there are many input channels.
 const MOST: usize = 1 << 18;
 
@@ -30,13 +32,19 @@ pub(crate) struct Prepared {
     pub(crate) in_place: bool,
 }
 
-/// Whether rows need no preparation: the pixels that neighbouring outputs read are neighbours, and no other phase reads them. (5x5 6 -> 1 channels
+/// Whether rows need no preparation: the pixels that neighbouring outputs read are neighbours, and no other phase of the row reads them. (5x5 6 -> 1 channels
 /// at 28x28: 29 % of the peak with copies, 45 in place; 3x3 64 -> 3 at 56x56 28 and 44; but 11x11 with stride 4 33 and 31; a Xeon, AVX-512.)
 pub(crate) fn reads_as_is(sides: &Sides) -> bool {
     let phases = &sides.phases;
+    let depth = sides.input.channels;
     let straight = |phase: &Phase| {
         let [vertical, horizontal] = &phase.axes;
-        horizontal.advance == 1 && horizontal.step == 1 && Chain::new(vertical).pieces == 1
+        is_near(phase, [sides.input.strides.row, 1])
+            // They are a list.
+            && depth.saturating_mul(horizontal.taps.count) <= COLUMNS
+            && horizontal.advance == 1
+            && horizontal.step == 1
+            && Chain::new(vertical).pieces == 1
     };
     sides.layout == Layout::Nchw && phases.iter().all(straight)
 }
@@ -64,13 +72,19 @@ impl Prepared {
             };
             planes = Self::of_rows(sides, lanes, block);
         }
-        if len(&planes) > MOST {
+        if len(&planes) > MOST || !planes.is_near(sides) {
             return Err(Unsupported("the prepared rows of one output row do not fit a second-level cache"));
         }
         if sides.output.channels == 1 {
             planes.groups = (BLOCK / len(&planes).max(1)).clamp(1, sides.groups);
         }
         Ok(planes)
+    }
+
+    /// Whether no place in these rows overflows.
+    pub(crate) fn is_near(&self, sides: &Sides) -> bool {
+        let [row, pixel] = [self.padded.pitch, sides.input.strides.column];
+        sides.phases.iter().all(|phase| is_near(phase, [row, pixel]))
     }
 
     /// `block` rows are prepared together.

@@ -51,8 +51,17 @@ impl Chain {
     }
 }
 
-fn gcd(a: usize, b: usize) -> usize {
+pub(crate) fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Whether all that a window reads, and the next position, lie so near that no place in memory overflows: `pitch` floats from one row to the
+/// next, and from one pixel to the next.
+pub(crate) fn is_near(phase: &Phase, pitch: [usize; 2]) -> bool {
+    phase.axes.iter().zip(pitch).all(|(axis, pitch)| {
+        let ends = [axis.taps.d(0), axis.taps.d(axis.taps.count.max(1) - 1)].map(isize::unsigned_abs);
+        ends.into_iter().chain([axis.advance]).all(|distance| distance.saturating_mul(pitch) < 1 << 48)
+    })
 }
 
 /// One phase, ready to be swept.
