@@ -11,7 +11,6 @@ mod gemm;
 mod operand;
 #[expect(clippy::needless_range_loop, reason = "accumulators must be indexed by constants of unrolled loops")]
 mod tile;
-#[expect(clippy::needless_range_loop, reason = "vectors must be indexed by constants of unrolled loops")]
 mod transpose;
 
 pub use gemm::{Blocking, Target, product};
