@@ -366,7 +366,7 @@ impl Runner {
 
     fn estimate(&self) -> Estimate {
         let (conv, lanes) = (self.geometry.conv(), self.kernel.lanes() as f64);
-        let [mut compute, mut calls, mut copies] = [0.0; 3];
+        let [mut compute, mut calls, mut far] = [0.0; 3];
         let in_place = self.in_place();
         for class in &self.classes {
             let vectors = (class.count * self.pitch) as f64 / lanes;
@@ -374,7 +374,9 @@ impl Runner {
                 for columns in class.columns.chunks(self.block[1]) {
                     let [k, b] = [rows.len() as f64, columns.len() as f64];
                     // A sum waits four cycles for its last addition; vectors that begin anywhere cross two lines.
-                    compute += vectors.ceil() * (0.5 * k * b).max(4.0).max(0.9 * (k + b));
+                    compute += vectors.ceil() * (0.5 * k * b).max(4.0).max(1.25 * (k + b));
+                    // Planes that do not fit L1 come from L2 for every call: 10 cycles a vector of 3x3 become 14 (a Xeon).
+                    far += if 2 * self.diff_dst.len > 2 * L1 { 4.0 * vectors.ceil() } else { 0.0 };
                     calls += 60.0 + 3.0 * k * b + 2.0 * vectors.ceil();
                 }
             }
@@ -383,17 +385,17 @@ impl Runner {
             let pixels = self.pitch as f64 / lanes;
             if !in_place[0] {
                 let rows = class.count as f64 * self.residues.len() as f64 / self.together as f64;
-                copies += rows * (5.0 + if self.planes()[0] { each[1] } else { each[2] } * pixels);
+                far += rows * (5.0 + if self.planes()[0] { each[1] } else { each[2] } * pixels);
             }
             if !in_place[1] {
                 let rows =
                     self.geometry.output()[0] as f64 / (self.classes.len() * self.geometry.group_in()) as f64;
-                copies += rows * (5.0 + if self.planes()[1] { each[0] } else { each[2] } * pixels);
+                far += rows * (5.0 + if self.planes()[1] { each[0] } else { each[2] } * pixels);
             }
         }
         let pairs = (conv.batch * conv.out_channels * self.geometry.group_in()) as f64;
         let fold = 4.0 * pairs / conv.batch.max(1) as f64 * self.geometry.taps() as f64;
-        let parts = [compute * pairs, copies * pairs, calls * pairs + fold, 0.0];
+        let parts = [compute * pairs, far * pairs, calls * pairs + fold, 0.0];
         let tasks = conv.out_channels.div_ceil(self.channels);
         let ns = parts.iter().sum::<f64>() / Estimate::GHZ / self.threads.min(tasks).max(1) as f64;
         let stages = Stages::split(ns, parts);
