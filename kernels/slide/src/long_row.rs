@@ -171,9 +171,10 @@ fn add<S: Simd, const K: usize, const B: usize>(s: S, call: &Flatten<'_>, sums: 
     });
 }
 
-/// Whether the sums fit the registers, with a vector of each column and one of a row.
+/// Whether the sums fit the registers, with a vector of each column and one of a row. Where registers are few, masks are made in them as well.
 const fn fits(registers: usize, rows: usize, columns: usize) -> bool {
-    rows * columns + columns < registers
+    let masks = if registers < 32 { 4 } else { 0 };
+    rows * columns + columns + masks < registers
 }
 
 type Entry<S> = fn(S, &Flatten<'_>, &mut [f32]);
