@@ -225,7 +225,12 @@ impl Phase {
     }
 }
 
-pub(crate) fn gcd(mut a: usize, mut b: usize) -> usize {
+/// The greatest common divisor; that of 0 and a number is the number.
+///
+/// ```
+/// assert_eq!(convolve_core::phase::gcd(12, 18), 6);
+/// ```
+pub fn gcd(mut a: usize, mut b: usize) -> usize {
     while b != 0 {
         (a, b) = (b, a % b);
     }

@@ -105,8 +105,8 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
 /// assert_eq!([at.row(0, 0), at.row(0, 1), at.row(1, 1)], [&[1.0], &[3.0], &[6.0]]);
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Places<'a, const N: usize, const B: usize, T = f32> {
-    rows: Rows<'a, N, T>,
+pub struct Places<'a, const N: usize, const B: usize> {
+    rows: Rows<'a, N>,
     offsets: [usize; B],
     /// The least offset, and how many elements the first place may have before it.
     least: usize,
@@ -116,15 +116,15 @@ pub struct Places<'a, const N: usize, const B: usize, T = f32> {
 
 /// Rows at one position. See [`Places::at`].
 #[derive(Clone, Copy, Debug)]
-pub struct PlacesAt<'p, 'a, const N: usize, const B: usize, T = f32> {
-    places: &'p Places<'a, N, B, T>,
+pub struct PlacesAt<'p, 'a, const N: usize, const B: usize> {
+    places: &'p Places<'a, N, B>,
     x: usize,
 }
 
-impl<'a, const N: usize, T: Copy> Rows<'a, N, T> {
+impl<'a, const N: usize> Rows<'a, N> {
     /// Places at `offsets` from a position, `len` elements each. The offsets, taken as signed numbers, are at most a row apart.
     #[inline(always)]
-    pub fn places<const B: usize>(&self, offsets: [usize; B], len: usize) -> Places<'a, N, B, T> {
+    pub fn places<const B: usize>(&self, offsets: [usize; B], len: usize) -> Places<'a, N, B> {
         let (mut least, mut most) = (isize::MAX, isize::MIN);
         for offset in offsets {
             (least, most) = (least.min(offset as isize), most.max(offset as isize));
@@ -135,25 +135,25 @@ impl<'a, const N: usize, T: Copy> Rows<'a, N, T> {
     }
 }
 
-impl<'a, const N: usize, const B: usize, T> Places<'a, N, B, T> {
+impl<'a, const N: usize, const B: usize> Places<'a, N, B> {
     /// The places at position `x`, modulo 2^64.
     ///
     /// # Panics
     /// When they are not all inside.
     #[inline(always)]
-    pub fn at(&self, x: usize) -> PlacesAt<'_, 'a, N, B, T> {
+    pub fn at(&self, x: usize) -> PlacesAt<'_, 'a, N, B> {
         assert!(x.wrapping_add(self.least) < self.count, "beyond the end of a row");
         PlacesAt { places: self, x }
     }
 }
 
-impl<'a, const N: usize, const B: usize, T> PlacesAt<'_, 'a, N, B, T> {
+impl<'a, const N: usize, const B: usize> PlacesAt<'_, 'a, N, B> {
     /// Those of row `i` at place `b`.
     ///
     /// # Panics
     /// When there is no such row or place.
     #[inline(always)]
-    pub fn row(&self, i: usize, b: usize) -> &'a [T] {
+    pub fn row(&self, i: usize, b: usize) -> &'a [f32] {
         let place = self.x.wrapping_add(self.places.offsets[b]);
         // SAFETY: `x` plus the least offset is less than `count`, and this offset is at most the span above the least: so `place` plus `len` is at
         // most the length of the shortest row.

@@ -1,5 +1,6 @@
 //! Where sums of a weight gradient go: into the box of the output channels that a task owns, in any order of the weights.
 
+use crate::window::Window;
 use convolve_core::{BlockMut, Cut, Geometry, Par, Update, WeightLayout};
 use convolve_simd::{Isa, Simd, dispatch};
 use core::ops::Range;
@@ -64,6 +65,18 @@ impl Sums<'_> {
             }
         }
     }
+}
+
+/// Where the sums `[column][K]` have the weight `[input channel][tap]`. Columns are `[input channel][piece][kernel column]` where lanes are pixels,
+/// `[kernel column][input channel]` where they are channels.
+pub(crate) fn places(window: &Window, [height, width]: [usize; 2], depth: usize, planes: bool) -> Vec<usize> {
+    let k = window.chain.k;
+    let column = |c: usize, y: usize, x: usize| match planes {
+        true => (c * (height / k) + y / k) * width + x,
+        false => x * depth + c,
+    };
+    let taps = (0..depth).flat_map(|c| (0..height * width).map(move |tap| (c, tap / width, tap % width)));
+    taps.map(|(c, y, x)| column(c, y, x) * k + y % k).collect()
 }
 
 /// What a task does with its output channels, their box of the gradient, and its lane of workspace.

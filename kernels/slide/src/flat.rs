@@ -72,7 +72,7 @@ struct Class {
 }
 
 /// A plane with room on both sides, so that no call reads beyond it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy)]
 struct Padded {
     /// Floats before position 0, and of all.
     before: usize,
@@ -376,21 +376,18 @@ impl Runner {
                     // A sum waits four cycles for its last addition; vectors that begin anywhere cross two lines.
                     compute += vectors.ceil() * (0.5 * k * b).max(4.0).max(1.25 * (k + b));
                     // Planes that do not fit L1 come from L2 for every call: 10 cycles a vector of 3x3 become 14 (a Xeon).
-                    far += if 2 * self.diff_dst.len > 2 * L1 { 4.0 * vectors.ceil() } else { 0.0 };
+                    far += if self.diff_dst.len > L1 { 4.0 * vectors.ceil() } else { 0.0 };
                     calls += 60.0 + 3.0 * k * b + 2.0 * vectors.ceil();
                 }
             }
-            // Vectors that are copied, taken apart or transposed, and the rows that they belong to.
-            let each = [2.0, if conv.stride[1] == 1 { 2.0 } else { 4.0 }, 10.0];
-            let pixels = self.pitch as f64 / lanes;
-            if !in_place[0] {
-                let rows = class.count as f64 * self.residues.len() as f64 / self.together as f64;
-                far += rows * (5.0 + if self.planes()[0] { each[1] } else { each[2] } * pixels);
-            }
-            if !in_place[1] {
-                let rows =
-                    self.geometry.output()[0] as f64 / (self.classes.len() * self.geometry.group_in()) as f64;
-                far += rows * (5.0 + if self.planes()[1] { each[0] } else { each[2] } * pixels);
+            // Rows that are copied, taken apart or transposed, for each pair of planes.
+            let src = class.count as f64 * self.residues.len() as f64 / self.together as f64;
+            let diffs =
+                self.geometry.output()[0] as f64 / (self.classes.len() * self.geometry.group_in()) as f64;
+            let copied = [if conv.stride[1] == 1 { 2.0 } else { 4.0 }, 2.0];
+            for (side, rows) in [src, diffs].into_iter().enumerate().filter(|(side, _)| !in_place[*side]) {
+                let vector = if self.planes()[side] { copied[side] } else { 10.0 };
+                far += rows * (5.0 + vector * self.pitch as f64 / lanes);
             }
         }
         let pairs = (conv.batch * conv.out_channels * self.geometry.group_in()) as f64;
@@ -421,7 +418,7 @@ impl Execute<BackwardWeights> for Runner {
             par,
             &|channels, piece, lane| {
                 // Copies are made again, but what is beside them is never written.
-                lane.fill(0.0);
+                lane[self.lens()[0]..].fill(0.0);
                 let (mut start, group) = (channels.start, geometry.group_out());
                 while start < channels.end {
                     let end = channels.end.min(start + self.together).min((start / group + 1) * group);

@@ -15,7 +15,7 @@
 //! its own. Padding is multiplied, as zeros, by `diff_dst`.
 
 use crate::channels::{Fan, input_rows};
-use crate::deliver::{Sums, fold, for_each_box};
+use crate::deliver::{Sums, fold, for_each_box, places};
 use crate::gather::{Column, Gather, Gatherer, MAX_ROWS, R, blocks, gatherer};
 use crate::prepared::{Prepared, prepare};
 use crate::sweep::{Sweeper, sweeper};
@@ -537,18 +537,6 @@ fn columns(window: &Window, width: usize, padded: bool) -> Vec<Column> {
         Column { offset: offset.wrapping_add(*plane), first: inside.start, count: inside.len() }
     };
     window.columns.iter().enumerate().map(column).collect()
-}
-
-/// Where the sums `[column][K]` have the weight `[input channel][tap]`. Columns are `[input channel][piece][kernel column]` where lanes are pixels,
-/// `[kernel column][input channel]` where they are channels.
-fn places(window: &Window, [height, width]: [usize; 2], depth: usize, planes: bool) -> Vec<usize> {
-    let k = window.chain.k;
-    let column = |c: usize, y: usize, x: usize| match planes {
-        true => (c * (height / k) + y / k) * width + x,
-        false => x * depth + c,
-    };
-    let taps = (0..depth).flat_map(|c| (0..height * width).map(move |tap| (c, tap / width, tap % width)));
-    taps.map(|(c, y, x)| column(c, y, x) * k + y % k).collect()
 }
 
 /// Output rows that go together: `groups` times `count` rows, all `leap` apart, from `first` on.

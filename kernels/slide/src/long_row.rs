@@ -6,7 +6,7 @@
 //! anywhere: no lane is lost at the end of a row, whatever the width. K + B vectors that are loaded serve K*B multiply-adds, and
 //! one call takes a whole plane. Where a kernel column would read across the end of a row its lanes are zeros.
 
-use crate::window::gcd;
+use convolve_core::phase::gcd;
 use convolve_simd::{Isa, Rows, Simd, dispatch, each};
 use core::ops::Range;
 
@@ -171,10 +171,10 @@ fn add<S: Simd, const K: usize, const B: usize>(s: S, call: &Flatten<'_>, sums: 
     });
 }
 
-/// Whether the sums fit the registers, with a vector of each column and one of a row. Where registers are few, masks are made in them as well.
-const fn fits(registers: usize, rows: usize, columns: usize) -> bool {
-    let masks = if registers < 32 { 4 } else { 0 };
-    rows * columns + columns + masks < registers
+/// Whether the sums fit the registers, with a vector of each column and one of a row, and what masks take that have no registers of their own.
+const fn fits<S: Simd>(rows: usize, columns: usize) -> bool {
+    let masks = if size_of::<S::Mask>() < size_of::<S::F32>() { 0 } else { 4 };
+    rows * columns + columns + masks < S::REGISTERS
 }
 
 type Entry<S> = fn(S, &Flatten<'_>, &mut [f32]);
@@ -186,7 +186,7 @@ macro_rules! table {
     ($($k:literal)*) => { [$(table!(@columns $k; 1 2 3 4 5 6 7)),*] };
     (@columns $k:literal; $($b:literal)*) => {
         [$(|s, call, sums| s.vectorize(#[inline(always)] |s| {
-            if const { fits(S::REGISTERS, $k, $b) } {
+            if const { fits::<S>($k, $b) } {
                 add::<S, $k, $b>(s, call, sums);
             } else {
                 unreachable!("{} by {} sums do not fit the registers", $k, $b);
@@ -207,8 +207,7 @@ impl<S: Simd> Flattener for S {
     fn most(&self, [rows, columns]: [usize; 2]) -> [usize; 2] {
         // As few calls as possible; of these, those that load the least, and least under a mask.
         let cuts = ROWS.iter().flat_map(|k| (1..=MOST).map(move |b| [*k, b]));
-        let fitting =
-            cuts.filter(|[k, b]| *k <= rows.max(1) && *b <= columns.max(1) && fits(S::REGISTERS, *k, *b));
+        let fitting = cuts.filter(|[k, b]| *k <= rows.max(1) && *b <= columns.max(1) && fits::<S>(*k, *b));
         let cost = |[k, b]: &[usize; 2]| (rows.div_ceil(*k) * columns.div_ceil(*b), k + b, *b);
         fitting.min_by_key(cost).expect("one sum fits")
     }

@@ -1,7 +1,7 @@
 //! A phase as sweeps see it: which output rows share input rows, and the list of columns of the window.
 
 use crate::sweep::{KERNELS, Shape, Span};
-use convolve_core::phase::{AxisPhase, Phase};
+use convolve_core::phase::{AxisPhase, Phase, gcd};
 use core::ops::Range;
 
 /// Output rows that one sweep can take together.
@@ -49,10 +49,6 @@ impl Chain {
     pub(crate) fn rows(&self, rows: usize) -> usize {
         (rows - 1) * self.stride + self.k
     }
-}
-
-pub(crate) fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Whether all that a window reads, and the next position, lie so near that no place in memory overflows: `pitch` floats from one row to the
