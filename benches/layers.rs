@@ -2,7 +2,7 @@
 //! `cargo bench --bench layers -- --help`.
 
 use clap::Parser;
-use convolve::{Epilogue, Error, Function, Isa, Layout, Linear, Pool2d, Reduction, Update};
+use convolve::{Epilogue, Error, Function, Isa, Layout, Linear, Pool2d, Reduction, Update, Workspace};
 use convolve_benches::args::Args;
 use convolve_benches::case::{AnyPass, numbers};
 use convolve_benches::machine::Machine;
@@ -170,14 +170,14 @@ fn measure(
     pass: AnyPass,
 ) -> Result<Vec<LayerRow>, Error> {
     let operands = operands(layer)?;
-    let tensors = operands.each_ref().map(|operand| operand.as_slice());
+    let tensors = operands.each_ref().map(|operand| &**operand);
     let mut contest = match layer {
         Layer::Pool(pool) => pooling(session, onednn, pool, pass, tensors)?,
         Layer::Linear(linear) => connected(session, onednn, linear, pass, tensors)?,
         Layer::Function(function, _) => elementwise(session, onednn, function, pass, tensors)?,
     };
     // A copy reads as much as it writes.
-    let (from, mut to) = (numbers(contest.bytes / 8)?.to_vec(), vec![0.0; contest.bytes / 8]);
+    let (from, mut to) = (numbers(contest.bytes / 8)?, numbers(contest.bytes / 8)?);
     let copy = move || std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from));
     contest.runs.push((COPY.into(), None, Box::new(copy)));
     let (bytes, flops) = (contest.bytes, contest.flops);
@@ -216,7 +216,7 @@ fn measure(
 }
 
 /// `src`, weights (or nothing) and `dst` or its gradient.
-fn operands(layer: Layer) -> Result<[Vec<f32>; 3], Error> {
+fn operands(layer: Layer) -> Result<[Workspace; 3], Error> {
     let lens = match layer {
         Layer::Pool(pool) => {
             let geometry = pool.geometry()?;
@@ -225,19 +225,21 @@ fn operands(layer: Layer) -> Result<[Vec<f32>; 3], Error> {
         Layer::Linear(Linear { batch, in_features: k, out_features: n, .. }) => [batch * k, k * n, batch * n],
         Layer::Function(_, len) => [len, 0, len],
     };
-    let [src, weights, dst] = lens.map(|len| numbers(len).map(|numbers| numbers.to_vec()));
+    let [src, weights, dst] = lens.map(numbers);
     Ok([src?, weights?, dst?])
 }
 
-/// Adds a run of ours that writes `out`, and gives what it computes.
+/// Adds a run of ours that writes so many numbers, and gives what it computes.
 fn add_ours<'a>(
     contest: &mut Contest<'a>,
     who: String,
-    mut out: Vec<f32>,
+    len: usize,
     mut run: impl FnMut(&mut [f32]) -> Result<(), Error> + 'a,
 ) -> Result<Vec<f32>, Error> {
+    // On a cache line, as the memory of oneDNN and of most frameworks is: at other places each second register crosses two lines.
+    let mut out = Workspace::new(len)?;
     run(&mut out)?;
-    let ours = out.clone();
+    let ours = out.to_vec();
     contest.runs.push((who, None, Box::new(move || run(&mut out).expect("it ran before"))));
     Ok(ours)
 }
@@ -287,12 +289,12 @@ fn pooling<'a>(
         let plan = session.planner().pool(pool.layout(layout))?;
         let geometry = *plan.geometry();
         let mut workspace = plan.workspace()?;
-        let out = vec![0.0; if pass == AnyPass::Forward { diff_dst.len() } else { src.len() }];
+        let len = if pass == AnyPass::Forward { diff_dst.len() } else { src.len() };
         let run = move |out: &mut [f32]| match pass {
             AnyPass::Forward => plan.forward(src, out, &mut workspace, par),
             _ => plan.backward(src, diff_dst, out, Update::Overwrite, &mut workspace, par),
         };
-        let ours = add_ours(&mut contest, format!("{OURS} {layout}"), out, run)?;
+        let ours = add_ours(&mut contest, format!("{OURS} {layout}"), len, run)?;
         if max {
             let plan = session.planner().pool(pool.layout(layout))?;
             let mut workspace = plan.workspace()?;
@@ -309,7 +311,7 @@ fn pooling<'a>(
                     par,
                 ),
             };
-            add_ours(&mut contest, format!("{OURS} {layout}, indices"), vec![0.0; ours.len()], run)?;
+            add_ours(&mut contest, format!("{OURS} {layout}, indices"), ours.len(), run)?;
         }
         let Some(onednn) = onednn else { continue };
         let mut data = vec![(Data::Plain, layout.to_string())];
@@ -349,7 +351,7 @@ fn connected<'a>(
         AnyPass::BackwardData => plan.backward_data(&packed, dst, out, update, &mut workspace, par),
         AnyPass::BackwardWeights => plan.backward_weights(src, dst, out, None, update, &mut workspace, par),
     };
-    let ours = add_ours(&mut contest, OURS.into(), vec![0.0; len], run)?;
+    let ours = add_ours(&mut contest, OURS.into(), len, run)?;
     if let Some(onednn) = onednn {
         add(&mut contest, "oneDNN", onednn.linear(&linear, pass, [src, weights, dst]), &ours, terms);
     }
@@ -370,7 +372,7 @@ fn elementwise<'a>(
         AnyPass::Forward => function.forward(src, out, isa, par),
         _ => function.backward(src, diff_dst, out, Update::Overwrite, isa, par),
     };
-    let ours = add_ours(&mut contest, OURS.into(), vec![0.0; src.len()], run)?;
+    let ours = add_ours(&mut contest, OURS.into(), src.len(), run)?;
     if let Some(onednn) = onednn {
         // A polynomial is as far from the exact value as a sum of some terms.
         add(&mut contest, "oneDNN", onednn.function(function, pass, [src, diff_dst]), &ours, 8);

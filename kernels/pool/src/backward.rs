@@ -7,13 +7,15 @@
 //!
 //! Maxima are computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
 //! the indices that a forward run kept, or found again from `src` (`winners.rs`). In NCHW
-//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once. Averages are in `spread.rs`.
+//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once. Windows that step by two in NHWC are in `cells.rs`,
+//! other averages in `spread.rs`.
 
+use crate::cells::Band;
 use crate::gather::{Runs, Source, Take, Taken, Windows, gather};
 use crate::line::Line;
 use crate::reach::{Segment, Tap};
 use crate::winners::{self, Winners};
-use crate::{PoolGeometry, Pooling, Reduction, Ties};
+use crate::{PoolGeometry, Pooling, Reduction, Ties, cells};
 use convolve_core::{BlockMut, Update};
 use convolve_simd::Simd;
 use core::ops::Range;
@@ -45,10 +47,14 @@ pub(crate) fn window_rows(geometry: &PoolGeometry) -> usize {
 }
 
 /// The parts of the workspace of a task with a band of so many rows: rows of `src` by phases; winners, or sums of windows; a block of rows of
-/// `diff_src`, and one of `src`.
-pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, band: usize) -> [usize; 4] {
-    let (block, outputs, pool) = (block_rows(geometry, line), line.outputs(), geometry.pool());
-    let lines = block.saturating_mul(line.len);
+/// `diff_src` (of cells, their margin), and one of `src`.
+pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, by_cells: bool, band: usize) -> [usize; 4] {
+    let (outputs, pool) = (line.outputs(), geometry.pool());
+    let lines = if by_cells {
+        cells::workspace_len(line.channels)
+    } else {
+        block_rows(geometry, line).saturating_mul(line.len)
+    };
     match pool.reduction {
         Reduction::Average { .. } => [0, 0, 0, 0],
         Reduction::Max { ties } => {
@@ -56,7 +62,7 @@ pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, band: usize) -> [u
             let extent = (pool.kernel[0] - 1).saturating_mul(pool.dilation[0]).saturating_add(1);
             let windows = band.saturating_add(extent) / pool.stride[0] + 1;
             let found = windows.min(geometry.output()[0]).saturating_mul(outputs);
-            let own = if ties == Ties::All { lines } else { 0 };
+            let own = if ties == Ties::All && !by_cells { lines } else { 0 };
             [winners::workspace_len(geometry, line), found, lines, own]
         }
     }
@@ -86,7 +92,7 @@ pub(crate) fn piece<S: Simd, T: Taken>(
     let outputs = line.outputs();
     let (src_len, dst_len) = (geometry.pool().input[0] * len, geometry.output()[0] * outputs);
     let band = numbers.start / len..numbers.end / len;
-    let [sorted, found, block, own] = lane_lens(geometry, line, band.len());
+    let [sorted, found, block, own] = lane_lens(geometry, line, plan.cells.is_some(), band.len());
     let (sorted, lane) = lane.split_at_mut(sorted);
     let (found, lane) = lane.split_at_mut(found);
     let (block, lane) = lane.split_at_mut(block);
@@ -96,6 +102,7 @@ pub(crate) fn piece<S: Simd, T: Taken>(
         let diff_dst = &operands.diff_dst[image * dst_len..][..dst_len];
         let (mut src, mut indices): (&[f32], &[u8]) = (&[], &[]);
         match T::TAKE {
+            Take::Part => {}
             Take::Byte => indices = &operands.indices[image * dst_len..][..dst_len],
             Take::Number | Take::Equal => {
                 src = &operands.src[image * src_len..][..src_len];
@@ -112,13 +119,20 @@ pub(crate) fn piece<S: Simd, T: Taken>(
             }
         }
         let to = diff_src.row(i, 0);
+        let first = if let Take::Byte = T::TAKE { 0 } else { reached.start };
+        if let Some(kernel) = plan.cells {
+            let own = src.get(band.start * len..).unwrap_or(&[]);
+            let windows = Windows { gradient: diff_dst, bytes: indices, numbers: found, own };
+            let cells = Band { plan, windows, first, rows: band.clone(), update: operands.update };
+            cells.write::<S, T>(s, kernel, to, block);
+            continue;
+        }
         for start in band.clone().step_by(block_rows(geometry, line)) {
             let rows = start..(start + block_rows(geometry, line)).min(band.end);
             let to = &mut to[(start - band.start) * len..][..rows.len() * len];
             let mut block = Block { plan, rows: rows.clone(), to, lines: block, update: operands.update };
             let own = if let Take::Equal = T::TAKE { block.own(s, src, own) } else { &[] };
             let windows = Windows { gradient: diff_dst, bytes: indices, numbers: found, own };
-            let first = if let Take::Byte = T::TAKE { 0 } else { reached.start };
             let down = &plan.down;
             for segment in down.segments.iter().filter_map(|segment| segment.within(&rows, down.stride)) {
                 let taps = &down.taps[segment.taps.clone()];

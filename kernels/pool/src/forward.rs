@@ -6,7 +6,7 @@
 use crate::Pooling;
 use crate::plan::Window;
 use convolve_core::BlockMut;
-use convolve_simd::{Rows, Simd};
+use convolve_simd::{Rows, RowsAt, RowsMut, Simd};
 use core::ops::Range;
 
 /// How two values become one.
@@ -121,6 +121,7 @@ pub(crate) fn piece<S: Simd, J: Join>(
     let image_len = plan.geometry.pool().input[0] * plan.row_len();
     // Only the margins of a line are never written, and only some rows need one.
     let mut clean = false;
+    let width = plan.geometry.output()[1];
     for (i, image) in images.clone().enumerate() {
         let image = &src[image * image_len..][..image_len];
         for (j, oh) in rows.clone().enumerate() {
@@ -129,15 +130,16 @@ pub(crate) fn piece<S: Simd, J: Join>(
             let rows = &image[first * plan.row_len()..];
             let count = s.splat(plan.counts.rows[oh]);
             match taps {
+                2 if plan.pixels == Some(2) => pixels::<S, J, 4, 2>(s, plan, rows, [oh, width], to),
+                2 if plan.pixels == Some(3) => pixels::<S, J, 6, 2>(s, plan, rows, [oh, width], to),
+                3 if plan.pixels == Some(3) => pixels::<S, J, 9, 3>(s, plan, rows, [oh, width], to),
                 _ if plan.whole_image => {
                     let all = s.splat(whole::<S, J>(s, image));
                     s.store_first(J::finish(s, all, s.mul(count, s.splat(plan.counts.columns[0]))), to);
                 }
+                _ if plan.whole_pixel => global::<S, J>(s, plan, image, to),
                 1 if plan.pairs => pairs::<S, J, 1>(s, plan, rows, count, to),
                 2 if plan.pairs => pairs::<S, J, 2>(s, plan, rows, count, to),
-                2 if plan.pixels == Some(2) => pixels::<S, J, 4, 2>(s, plan, rows, oh, to),
-                2 if plan.pixels == Some(3) => pixels::<S, J, 6, 2>(s, plan, rows, oh, to),
-                3 if plan.pixels == Some(3) => pixels::<S, J, 9, 3>(s, plan, rows, oh, to),
                 _ => {
                     if !clean {
                         line.fill(J::NOTHING);
@@ -148,6 +150,50 @@ pub(crate) fn piece<S: Simd, J: Join>(
                 }
             }
         }
+    }
+}
+
+/// One output per image in NHWC, of all of its pixels, in the order of memory: some pixels are joined, and that with those before, in `to`.
+#[inline(always)]
+fn global<S: Simd, J: Join>(s: S, plan: &Pooling, image: &[f32], to: &mut [f32]) {
+    let pixels = image.len() / to.len();
+    for first in (0..pixels).step_by(8) {
+        let image = &image[first * to.len()..];
+        let count = (pixels - first <= 8).then(|| s.splat(plan.counts.rows[0] * plan.counts.columns[0]));
+        match pixels - first {
+            1 => global_some::<S, J, 1>(s, image, first > 0, count, to),
+            2 => global_some::<S, J, 2>(s, image, first > 0, count, to),
+            3 => global_some::<S, J, 3>(s, image, first > 0, count, to),
+            4 => global_some::<S, J, 4>(s, image, first > 0, count, to),
+            5 => global_some::<S, J, 5>(s, image, first > 0, count, to),
+            6 => global_some::<S, J, 6>(s, image, first > 0, count, to),
+            7 => global_some::<S, J, 7>(s, image, first > 0, count, to),
+            _ => global_some::<S, J, 8>(s, image, first > 0, count, to),
+        }
+    }
+}
+
+/// `K` pixels, joined with what is there, if anything is; and the count, if they are the last.
+#[inline(always)]
+fn global_some<S: Simd, J: Join, const K: usize>(
+    s: S,
+    image: &[f32],
+    more: bool,
+    count: Option<S::F32>,
+    to: &mut [f32],
+) {
+    let channels = to.len();
+    let pixels = Rows::<K>::starting_at(image, &core::array::from_fn(|k| k * channels));
+    for c in (0..channels).step_by(S::LANES) {
+        let n = S::LANES.min(channels - c);
+        let (mut joined, to) = (join_rows::<S, J, K>(s, &pixels, c, n), &mut to[c..c + n]);
+        if more {
+            joined = J::join(s, s.load_first(to), joined);
+        }
+        if let Some(count) = count {
+            joined = J::finish(s, joined, count);
+        }
+        s.store_first(joined, to);
     }
 }
 
@@ -319,7 +365,7 @@ fn pixels<S: Simd, J: Join, const N: usize, const K: usize>(
     s: S,
     plan: &Pooling,
     image: &[f32],
-    oh: usize,
+    [oh, width]: [usize; 2],
     to: &mut [f32],
 ) {
     let (line, step) = (&plan.line, plan.row_step());
@@ -327,30 +373,41 @@ fn pixels<S: Simd, J: Join, const N: usize, const K: usize>(
     let (channels, stride) = (line.channels, line.start(1));
     let inner = plan.inner.clone();
     let rows = Rows::starting_at(image, &offsets);
-    let count = s.splat(plan.counts.rows[oh]);
     for ow in inner.clone() {
-        let (to, from) = (&mut to[ow * channels..][..channels], ow * stride - line.left * channels);
-        let count = s.mul(count, s.splat(plan.counts.columns[ow]));
-        registers::<S>(
-            channels,
-            #[inline(always)]
-            |c, n| {
-                let at = rows.at(from + c, n);
-                let mut joined = s.splat(0.0);
-                for k in 0..N / K {
-                    let mut column = s.load_first(at.row(k * K));
-                    for i in 1..K {
-                        column = J::join(s, column, s.load_first(at.row(k * K + i)));
-                    }
-                    joined = if k == 0 { column } else { J::join(s, joined, column) };
-                }
-                s.store_first(J::finish(s, joined, count), &mut to[c..c + n]);
-            },
-        );
+        let rows = rows.part(ow * stride - line.left * channels, channels);
+        let mut to = RowsMut::new([&mut to[ow * channels..][..channels]]);
+        let count = s.splat(plan.counts.rows[oh] * plan.counts.columns[ow]);
+        for v in 0..channels / S::LANES {
+            window::<S, J, N, K>(s, rows.chunk(v, S::LANES), count, to.chunk(0, v, S::LANES));
+        }
+        if !channels.is_multiple_of(S::LANES) {
+            // Again some of the numbers before.
+            let x = channels - S::LANES;
+            window::<S, J, N, K>(s, rows.at(x, S::LANES), count, to.at(0, x, S::LANES));
+        }
     }
-    for ow in (0..inner.start).chain(inner.end..plan.geometry.output()[1]) {
+    for ow in (0..inner.start).chain(inner.end..width) {
         pixel::<S, J>(s, plan, image, [oh, ow], to);
     }
+}
+
+/// Joins a register of each tap: those of a column first.
+#[inline(always)]
+fn window<S: Simd, J: Join, const N: usize, const K: usize>(
+    s: S,
+    taps: RowsAt<'_, '_, N>,
+    count: S::F32,
+    to: &mut [f32],
+) {
+    let mut joined = s.splat(0.0);
+    for k in 0..N / K {
+        let mut column = s.load(taps.row(k * K));
+        for i in 1..K {
+            column = J::join(s, column, s.load(taps.row(k * K + i)));
+        }
+        joined = if k == 0 { column } else { J::join(s, joined, column) };
+    }
+    s.store(J::finish(s, joined, count), to);
 }
 
 /// One pixel in NHWC, whatever its window has in the image.

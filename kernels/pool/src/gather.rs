@@ -9,7 +9,7 @@
 //! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to took 1.1 to 1.8 times
 //! as long for maxima of 3 x 3 whose winners are found again.)
 
-use convolve_simd::{Rows, Simd};
+use convolve_simd::{Rows, RowsMut, Simd};
 
 /// What a pixel takes from a window.
 #[derive(Clone, Copy, PartialEq)]
@@ -20,6 +20,8 @@ pub(crate) enum Take {
     Number,
     /// The gradient, where a number is the pixel itself, or the pixel is NaN.
     Equal,
+    /// The gradient.
+    Part,
 }
 
 /// [`Take`] as a type, so that a kernel has one of them only.
@@ -39,7 +41,7 @@ macro_rules! taken {
     };
 }
 
-taken! { Byte Number Equal }
+taken! { Byte Number Equal Part }
 
 /// What is read of all windows: of the last three, what [`Take`] asks for.
 #[derive(Clone, Copy)]
@@ -116,29 +118,33 @@ fn some<S: Simd, T: Taken, const N: usize>(
         #[inline(always)]
         |s| {
             let reached = Reached::<N>::new::<T>(windows, sources);
-            let whole = runs.len / S::LANES * S::LANES;
             for i in 0..runs.count {
-                let (from, start) = (i * runs.from_step, i * runs.to_step);
+                let start = i * runs.to_step;
                 let to = &mut to[start..][..runs.len];
                 let own = if let Take::Equal = T::TAKE { &windows.own[start..][..runs.len] } else { &[] };
-                for x in (0..whole).step_by(S::LANES) {
-                    let before = if add { Some(s.load(&to[x..])) } else { None };
-                    let sum = reached.sum::<S, T>(s, before, own, from, x, S::LANES);
-                    s.store(sum, &mut to[x..]);
-                }
-                if whole < runs.len {
-                    let before = if add { Some(s.load_first(&to[whole..])) } else { None };
-                    let sum = reached.sum::<S, T>(s, before, own, from, whole, runs.len - whole);
-                    s.store_first(sum, &mut to[whole..]);
+                let reached = reached.part::<T>(i * runs.from_step, runs.len);
+                if add {
+                    reached.write::<S, T, true>(s, own, to)
+                } else {
+                    reached.write::<S, T, false>(s, own, to)
                 }
             }
         },
     );
 }
 
+/// Whether bytes are read, and numbers.
+const fn read<T: Taken>() -> [bool; 2] {
+    match T::TAKE {
+        Take::Byte => [true, false],
+        Take::Number | Take::Equal => [false, true],
+        Take::Part => [false, false],
+    }
+}
+
 /// Windows that reach neighbouring pixels.
-struct Reached<'a, const N: usize> {
-    gradients: Rows<'a, N>,
+pub(crate) struct Reached<'a, const N: usize> {
+    pub(crate) gradients: Rows<'a, N>,
     bytes: Rows<'a, N, u8>,
     numbers: Rows<'a, N>,
     taps: [usize; N],
@@ -146,13 +152,10 @@ struct Reached<'a, const N: usize> {
 
 impl<'a, const N: usize> Reached<'a, N> {
     #[inline(always)]
-    fn new<T: Taken>(windows: Windows<'a>, sources: &[Source; MOST]) -> Self {
+    pub(crate) fn new<T: Taken>(windows: Windows<'a>, sources: &[Source]) -> Self {
         let gradients = core::array::from_fn(|n| sources[n].gradient);
         // What is not read starts anywhere.
-        let [bytes, numbers] = match T::TAKE {
-            Take::Byte => [true, false],
-            Take::Number | Take::Equal => [false, true],
-        };
+        let [bytes, numbers] = read::<T>();
         let winners = |read| core::array::from_fn(|n| if read { sources[n].winner } else { 0 });
         Self {
             gradients: Rows::starting_at(windows.gradient, &gradients),
@@ -162,45 +165,118 @@ impl<'a, const N: usize> Reached<'a, N> {
         }
     }
 
-    /// What `len` pixels take from all of them, after what was there before; windows are read from `from + x` on.
+    /// Those of a run of so many numbers.
     #[inline(always)]
-    fn sum<S: Simd, T: Taken>(
+    pub(crate) fn part<T: Taken>(&self, from: usize, len: usize) -> Self {
+        let [bytes, numbers] = read::<T>();
+        Self {
+            gradients: self.gradients.part(from, len),
+            bytes: if bytes { self.bytes.part(from, len) } else { self.bytes },
+            numbers: if numbers { self.numbers.part(from, len) } else { self.numbers },
+            taps: self.taps,
+        }
+    }
+
+    /// What a run of pixels takes from all of them, after what was there before if that is asked for.
+    #[inline(always)]
+    fn write<S: Simd, T: Taken, const ADD: bool>(&self, s: S, own: &[f32], to: &mut [f32]) {
+        let (own, mut to) = (Rows::<1>::new(&[own]), RowsMut::new([to]));
+        for i in 0..to.len() / S::LANES {
+            self.vector::<S, T, ADD>(s, &own, Vector::Whole(i), to.chunk(0, i, S::LANES));
+        }
+        let rest = to.len() % S::LANES;
+        if rest > 0 {
+            let x = to.len() - rest;
+            self.vector::<S, T, ADD>(s, &own, Vector::Part(x, rest), to.at(0, x, rest));
+        }
+    }
+
+    /// Gradients of some windows of source `n`, and their winners.
+    #[inline(always)]
+    pub(crate) fn load<S: Simd, T: Taken>(&self, s: S, n: usize, at: Vector) -> (S::F32, S::F32) {
+        let winner = match T::TAKE {
+            Take::Byte => s.load_bytes(row_of(&self.bytes, n, at, S::LANES)),
+            Take::Number | Take::Equal => s.load_first(row_of(&self.numbers, n, at, S::LANES)),
+            Take::Part => s.splat(0.0),
+        };
+        (s.load_first(row_of(&self.gradients, n, at, S::LANES)), winner)
+    }
+
+    /// What some pixels take from all of them.
+    #[inline(always)]
+    fn vector<S: Simd, T: Taken, const ADD: bool>(
         &self,
         s: S,
-        before: Option<S::F32>,
-        own: &[f32],
-        from: usize,
-        x: usize,
-        len: usize,
-    ) -> S::F32 {
-        let (gradients, mut sum) = (self.gradients.at(from + x, len), before);
+        own: &Rows<'_, 1>,
+        at: Vector,
+        to: &mut [f32],
+    ) {
+        let (mut sum, mut pixel) = (if ADD { Some(s.load_first(to)) } else { None }, s.splat(0.0));
+        if let Take::Equal = T::TAKE {
+            pixel = s.load_first(row_of(own, 0, at, S::LANES));
+        }
         for n in 0..N {
-            let gradient = s.load_first(gradients.row(n));
-            let hit = match T::TAKE {
-                Take::Byte => Some(s.equal_byte(self.bytes.at(from + x, len).row(n), self.taps[n] as u8)),
-                Take::Number => {
-                    let number = s.load_first(self.numbers.at(from + x, len).row(n));
-                    Some(s.equal(number, s.splat(self.taps[n] as f32)))
-                }
-                Take::Equal => {
-                    let number = s.load_first(self.numbers.at(from + x, len).row(n));
-                    let own = s.load_first(&own[x..x + len]);
-                    Some(s.or(s.equal(number, own), s.not_equal(own, own)))
-                }
-            };
-            // Not `map_or`: its closure would be a function of its own, without the instruction set.
-            let part = match hit {
-                Some(hit) => s.select(hit, gradient, s.splat(0.0)),
-                None => gradient,
-            };
+            let (gradient, winner) = self.load::<S, T>(s, n, at);
+            let part = part::<S, T>(s, gradient, winner, pixel, self.taps[n]);
             sum = Some(match sum {
                 Some(sum) => s.add(sum, part),
                 None => part,
             });
         }
-        match sum {
-            Some(sum) => sum,
-            None => s.splat(0.0),
+        if let Some(sum) = sum {
+            s.store_first(sum, to);
         }
     }
+}
+
+/// Some neighbouring numbers of a run: a whole register, counted in those, or `Part(x, len)`.
+#[derive(Clone, Copy)]
+pub(crate) enum Vector {
+    Whole(usize),
+    Part(usize, usize),
+}
+
+/// They, of row `n`.
+#[inline(always)]
+pub(crate) fn row_of<'a, const N: usize, T>(
+    rows: &Rows<'a, N, T>,
+    n: usize,
+    at: Vector,
+    lanes: usize,
+) -> &'a [T] {
+    match at {
+        Vector::Whole(i) => rows.chunk(i, lanes).row(n),
+        Vector::Part(x, len) => rows.at(x, len).row(n),
+    }
+}
+
+/// They, of row `n`, to be written.
+#[inline(always)]
+pub(crate) fn place<'t, const N: usize>(
+    rows: &'t mut RowsMut<'_, N>,
+    n: usize,
+    at: Vector,
+    lanes: usize,
+) -> &'t mut [f32] {
+    match at {
+        Vector::Whole(i) => rows.chunk(n, i, lanes),
+        Vector::Part(x, len) => rows.at(n, x, len),
+    }
+}
+
+/// What a pixel, which is that tap of a window, takes of its gradient.
+#[inline(always)]
+pub(crate) fn part<S: Simd, T: Taken>(
+    s: S,
+    gradient: S::F32,
+    winner: S::F32,
+    pixel: S::F32,
+    tap: usize,
+) -> S::F32 {
+    let hit = match T::TAKE {
+        Take::Byte | Take::Number => s.equal(winner, s.splat(tap as f32)),
+        Take::Equal => s.or(s.equal(winner, pixel), s.not_equal(pixel, pixel)),
+        Take::Part => return gradient,
+    };
+    s.keep(hit, gradient)
 }

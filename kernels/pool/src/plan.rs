@@ -1,13 +1,14 @@
 //! A pooling that is checked and cut into tasks, ready to run.
 
 use crate::backward::Operands;
+use crate::cells::Band;
 use crate::forward::{Counts, Max, Sum};
-use crate::gather::{Byte, Equal, Number, Taken};
+use crate::gather::{Byte, Equal, Number, Part, Taken, Windows};
 use crate::line::{Line, SLACK};
 use crate::reach::Reach;
 use crate::spread::Spread;
 use crate::winners::{Span, Winners};
-use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, forward, spread, squares, winners};
+use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, cells, forward, spread, squares, winners};
 use convolve_core::{BlockMut, Cut, Error, Layout, Par, Update, Workspace, lines};
 use convolve_simd::{Isa, Simd, dispatch};
 use core::ops::Range;
@@ -38,6 +39,8 @@ pub struct Pooling {
     pub(crate) whole_line: bool,
     /// One output per image, of all of it.
     pub(crate) whole_image: bool,
+    /// The same in NHWC: one pixel.
+    pub(crate) whole_pixel: bool,
     /// Windows of two columns side by side, in NCHW.
     pub(crate) pairs: bool,
     /// Rows and columns as what windows reach.
@@ -51,6 +54,8 @@ pub struct Pooling {
     pub(crate) squares: bool,
     /// Columns of a window, if its taps are read without a line, in NHWC.
     pub(crate) pixels: Option<usize>,
+    /// The edge of windows that step by two, in NHWC.
+    pub(crate) cells: Option<usize>,
     /// How sums become pixels.
     pub(crate) spread: Spread,
     /// Outputs of a row whose windows lie in the image.
@@ -138,6 +143,11 @@ impl Pooling {
         })?;
         let whole_image =
             whole_line && pool.dilation[0] == 1 && output[0] == 1 && pool.kernel == pool.input && !padded;
+        let whole_pixel = pool.layout == Layout::Nhwc
+            && output == [1, 1]
+            && pool.dilation == [1, 1]
+            && pool.kernel == pool.input
+            && !padded;
         let pairs = line.phases == 2
             && taps.as_slice() == [0, line.pitch]
             && left == 0
@@ -159,6 +169,7 @@ impl Pooling {
             spread: Spread::new(&geometry, &line, [&down, &across]),
             spans: [0, 1].map(|axis| winners::spans(&geometry, axis)),
             squares,
+            cells: cells::kernel(&geometry, [&down, &across]),
             down,
             across,
             pixels,
@@ -170,6 +181,7 @@ impl Pooling {
             counts,
             whole_line,
             whole_image,
+            whole_pixel,
             pairs,
             isa,
             threads: threads.max(1),
@@ -213,11 +225,15 @@ impl Pooling {
     }
 
     fn lane_len(&self) -> usize {
+        if !self.max() && self.cells.is_some() {
+            return lines(self.line.len).max(cells::workspace_len(self.line.channels));
+        }
         if !self.max() {
             return self.spread.workspace_len().saturating_add(lines(self.line.len));
         }
         let [_, _, Cut { block, .. }] = self.backward_cuts();
-        let parts = backward::lane_lens(&self.geometry, &self.line, block / self.row_len());
+        let parts =
+            backward::lane_lens(&self.geometry, &self.line, self.cells.is_some(), block / self.row_len());
         let backward = parts.into_iter().fold(0, usize::saturating_add);
         lines(self.line.len.max(backward).min(usize::MAX / 2))
     }
@@ -399,11 +415,17 @@ impl Pooling {
             self.lane_len(),
             &|[images, _, numbers], mut diff_src, lane| {
                 let band = numbers.start / len..numbers.end / len;
-                let (sums, line) = lane.split_at_mut(self.spread.workspace_len());
                 for (i, image) in images.enumerate() {
                     let diff_dst = &diff_dst[image * dst_len..][..dst_len];
                     let to = diff_src.row(i, 0);
-                    spread::rows(s, self, diff_dst, band.clone(), to, [&mut *sums, &mut *line], update);
+                    if let Some(kernel) = self.cells {
+                        let windows = Windows { gradient: diff_dst, bytes: &[], numbers: &[], own: &[] };
+                        let cells = Band { plan: self, windows, first: 0, rows: band.clone(), update };
+                        cells.write::<_, Part>(s, kernel, to, lane);
+                        continue;
+                    }
+                    let (sums, line) = lane.split_at_mut(self.spread.workspace_len());
+                    spread::rows(s, self, diff_dst, band.clone(), to, [sums, line], update);
                 }
             },
         ));

@@ -1,9 +1,10 @@
 //! Backward of maxima of 2 x 2 pixels side by side without indices: every pixel is in one window, so winners are found and paid in registers.
 
+use crate::gather::{Vector, place, row_of};
 use crate::line::put;
 use crate::{Pooling, Ties};
 use convolve_core::{BlockMut, Layout, Update};
-use convolve_simd::Simd;
+use convolve_simd::{Rows, RowsMut, Simd};
 use core::ops::Range;
 
 /// Maxima of 2 x 2 pixels side by side: every pixel is in one window, so nothing is added up, and no line is needed.
@@ -24,7 +25,7 @@ pub(crate) fn squares<S: Simd>(
         for oh in band.start / 2..(band.end / 2).min(output) {
             let rows = [0, 1].map(|row| &src[(2 * oh + row) * len..][..len]);
             let gradient = &diff_dst[oh * outputs..][..outputs];
-            let [to] = diff_src.rows_of_planes::<1, 2>([i, 2 * oh - band.start], 1).all();
+            let [mut to] = diff_src.rows_of_planes::<1, 2>([i, 2 * oh - band.start], 1).all();
             match plan.geometry.pool().layout {
                 Layout::Nchw => {
                     for x in (0..outputs).step_by(S::LANES) {
@@ -45,24 +46,19 @@ pub(crate) fn squares<S: Simd>(
                     }
                 }
                 Layout::Nhwc => {
+                    let read = Rows::new(&[rows[0], &rows[0][channels..], rows[1], &rows[1][channels..]]);
                     for (ow, gradient) in gradient.chunks_exact(channels).enumerate() {
-                        for c in (0..channels).step_by(S::LANES) {
-                            let [left, right] = [0, 1].map(|column| {
-                                let pixel = (2 * ow + column) * channels;
-                                pixel + c..pixel + (c + S::LANES).min(channels)
-                            });
-                            let values = [
-                                s.load_first(&rows[0][left.clone()]),
-                                s.load_first(&rows[0][right.clone()]),
-                                s.load_first(&rows[1][left.clone()]),
-                                s.load_first(&rows[1][right.clone()]),
-                            ];
-                            let parts = parts(s, ties, values, s.load_first(&gradient[c..]));
-                            for row in 0..2 {
-                                put(s, parts[2 * row], &mut to[row][left.clone()], update);
-                                put(s, parts[2 * row + 1], &mut to[row][right.clone()], update);
-                            }
-                        }
+                        let (pair, gradient) =
+                            (2 * ow * channels..2 * (ow + 1) * channels, Rows::new(&[gradient]));
+                        let [above, below] = &mut to;
+                        let (a, b) = above[pair.clone()].split_at_mut(channels);
+                        let (c, d) = below[pair.clone()].split_at_mut(channels);
+                        let cell = Cell {
+                            gradient,
+                            values: read.part(pair.start, channels),
+                            to: RowsMut::new([a, b, c, d]),
+                        };
+                        cell.write(s, ties, update);
                     }
                 }
             }
@@ -74,6 +70,40 @@ pub(crate) fn squares<S: Simd>(
             if update == Update::Overwrite {
                 diff_src.row(i, y - band.start).fill(0.0);
             }
+        }
+    }
+}
+
+/// A window in NHWC.
+struct Cell<'a, 't> {
+    gradient: Rows<'a, 1>,
+    values: Rows<'a, 4>,
+    to: RowsMut<'t, 4>,
+}
+
+impl Cell<'_, '_> {
+    #[inline(always)]
+    fn write<S: Simd>(mut self, s: S, ties: Ties, update: Update) {
+        let channels = self.gradient.len();
+        for v in 0..channels / S::LANES {
+            self.vector(s, ties, update, Vector::Whole(v));
+        }
+        let rest = channels % S::LANES;
+        if rest > 0 {
+            self.vector(s, ties, update, Vector::Part(channels - rest, rest));
+        }
+    }
+
+    /// Some of its channels.
+    #[inline(always)]
+    fn vector<S: Simd>(&mut self, s: S, ties: Ties, update: Update, at: Vector) {
+        let mut values = [s.splat(0.0); 4];
+        for (n, value) in values.iter_mut().enumerate() {
+            *value = s.load_first(row_of(&self.values, n, at, S::LANES));
+        }
+        let parts = parts(s, ties, values, s.load_first(row_of(&self.gradient, 0, at, S::LANES)));
+        for (n, part) in parts.into_iter().enumerate() {
+            put(s, part, place(&mut self.to, n, at, S::LANES), update);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::Pooling;
 use crate::backward::window_rows;
 use crate::gather::Runs;
 use crate::line::Line;
-use convolve_simd::{Rows, Simd};
+use convolve_simd::{Rows, RowsAt, Simd};
 use core::ops::Range;
 
 /// Neighbouring windows of a row that have the same taps in the image.
@@ -152,14 +152,13 @@ fn some_rows<S: Simd>(s: S, plan: &Pooling, from: From<'_>, down: &Span, place: 
                 _ => s.vectorize(
                     #[inline(always)]
                     |s| {
-                        each(
-                            s,
-                            runs,
-                            place,
-                            to,
-                            #[inline(always)]
-                            |x, len| any(s, data, count, read, x, len),
-                        );
+                        for i in 0..runs.count {
+                            let mut to = to.run(place + i * runs.to_step, runs.len);
+                            for x in (0..runs.len).step_by(S::LANES) {
+                                let n = S::LANES.min(runs.len - x);
+                                to.put(s, x, n, any(s, data, count, read, i * runs.from_step + x, n));
+                            }
+                        }
                     },
                 ),
             }
@@ -188,7 +187,7 @@ fn any<S: Simd>(
     let mut best = (s.splat(f32::NEG_INFINITY), s.splat(0.0));
     for n in (0..count).rev() {
         let (at, tap) = read(n);
-        best = better(s, best, s.load_first(&data[at + x..at + x + len]), tap);
+        best = better(s, best, (s.load_first(&data[at + x..at + x + len]), s.splat(tap as f32)));
     }
     best
 }
@@ -207,56 +206,81 @@ fn some<S: Simd, const N: usize>(
         |s| {
             let offsets: [usize; N] = core::array::from_fn(|n| reads[n].0);
             let rows = Rows::<N>::starting_at(data, &offsets);
-            each(
-                s,
-                runs,
-                start,
-                to,
-                #[inline(always)]
-                |x, len| {
-                    let at = rows.at(x, len);
-                    let mut best = (s.load_first(at.row(N - 1)), s.splat(reads[N - 1].1 as f32));
-                    for n in (0..N - 1).rev() {
-                        best = better(s, best, s.load_first(at.row(n)), reads[n].1);
-                    }
-                    best
-                },
-            );
+            let mut taps = [0.0; N];
+            taps.iter_mut().zip(reads).for_each(|(to, read)| *to = read.1 as f32);
+            for i in 0..runs.count {
+                let rows = rows.part(i * runs.from_step, runs.len);
+                let mut to = to.run(start + i * runs.to_step, runs.len);
+                for v in 0..runs.len / S::LANES {
+                    to.put(s, v * S::LANES, S::LANES, best(s, rows.chunk(v, S::LANES), &taps));
+                }
+                let rest = runs.len % S::LANES;
+                if rest > 0 {
+                    let x = runs.len - rest;
+                    to.put(s, x, rest, best(s, rows.at(x, rest), &taps));
+                }
+            }
         },
     );
 }
 
-/// The better of the best so far and an earlier tap.
+/// The best of `N` taps, by threes: those of one do not wait for those of another.
 #[inline(always)]
-fn better<S: Simd>(s: S, (max, winner): (S::F32, S::F32), value: S::F32, tap: usize) -> (S::F32, S::F32) {
-    let hit = s.or(s.at_least(value, max), s.not_equal(value, value));
-    (s.select(hit, value, max), s.select(hit, s.splat(tap as f32), winner))
+fn best<S: Simd, const N: usize>(s: S, at: RowsAt<'_, '_, N>, taps: &[f32; N]) -> (S::F32, S::F32) {
+    let mut best = None;
+    for three in (0..N.div_ceil(3)).rev() {
+        let last = (3 * three + 2).min(N - 1);
+        let mut found = (s.load_first(at.row(last)), s.splat(taps[last]));
+        for n in (3 * three..last).rev() {
+            found = better(s, found, (s.load_first(at.row(n)), s.splat(taps[n])));
+        }
+        best = Some(match best {
+            Some(best) => better(s, best, found),
+            None => found,
+        });
+    }
+    match best {
+        Some(best) => best,
+        None => (s.splat(f32::NEG_INFINITY), s.splat(0.0)),
+    }
 }
 
-/// Writes what `best` finds for the windows at `x`.
+/// The better of the best so far and an earlier one.
 #[inline(always)]
-fn each<S: Simd>(
+fn better<S: Simd>(
     s: S,
-    runs: Runs,
-    start: usize,
-    to: &mut Winners<'_>,
-    best: impl Fn(usize, usize) -> (S::F32, S::F32),
-) {
-    for i in 0..runs.count {
-        let (from, first) = (i * runs.from_step, start + i * runs.to_step);
-        for x in (0..runs.len).step_by(S::LANES) {
-            let len = S::LANES.min(runs.len - x);
-            let (max, winner) = if len == S::LANES { best(from + x, S::LANES) } else { best(from + x, len) };
-            let at = first + x..first + x + len;
-            if !to.max.is_empty() {
-                s.store_first(max, &mut to.max[at.clone()]);
-            }
-            if !to.bytes.is_empty() {
-                s.store_bytes(winner, &mut to.bytes[at.clone()]);
-            }
-            if !to.numbers.is_empty() {
-                s.store_first(winner, &mut to.numbers[at]);
-            }
+    (max, winner): (S::F32, S::F32),
+    (value, tap): (S::F32, S::F32),
+) -> (S::F32, S::F32) {
+    let hit = s.or(s.at_least(value, max), s.not_equal(value, value));
+    (s.select(hit, value, max), s.select(hit, tap, winner))
+}
+
+impl Winners<'_> {
+    /// Those of some windows.
+    #[inline(always)]
+    fn run(&mut self, start: usize, len: usize) -> Winners<'_> {
+        fn some<T>(of: &mut [T], start: usize, len: usize) -> &mut [T] {
+            if of.is_empty() { of } else { &mut of[start..start + len] }
+        }
+        Winners {
+            max: some(self.max, start, len),
+            bytes: some(self.bytes, start, len),
+            numbers: some(self.numbers, start, len),
+        }
+    }
+
+    /// Writes the maxima and the winners of `n` windows from `x` on.
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, s: S, x: usize, n: usize, (max, winner): (S::F32, S::F32)) {
+        if !self.max.is_empty() {
+            s.store_first(max, &mut self.max[x..x + n]);
+        }
+        if !self.bytes.is_empty() {
+            s.store_bytes(winner, &mut self.bytes[x..x + n]);
+        }
+        if !self.numbers.is_empty() {
+            s.store_first(winner, &mut self.numbers[x..x + n]);
         }
     }
 }

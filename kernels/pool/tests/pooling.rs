@@ -265,6 +265,13 @@ fn known() -> Vec<Pool2d> {
             Pool2d::average(9, 5).input([20, 38]).stride(2).padding(2),
             Pool2d::average(9, 4).input([20, 31]).stride(3).padding(1),
             Pool2d::average(2, 1).input([5, 50]).stride(2),
+            // Steps of two in bands that begin in the middle of one.
+            Pool2d::max(40, 3).input([70, 45]).stride(2).padding(1),
+            Pool2d::max(40, 3).input([70, 45]).stride(2).padding(1).ties(Ties::All),
+            Pool2d::average(40, 3).input([71, 44]).stride(2).padding(1),
+            Pool2d::average(24, 2).input([61, 63]).stride(2).padding(1),
+            Pool2d::global_average(200, [3, 5]),
+            Pool2d::global_max(36, [4, 4]),
         ] {
             pools.push(pool.layout(layout));
         }

@@ -9,8 +9,9 @@
 /// - `between(first, end)` and `load_where(from, mask)`,
 /// - `sum(v)`,
 /// - `permute(v, order)`,
-/// - `equal(a, b)`, `not_equal(a, b)`, `less(a, b)`, `at_least(a, b)`, `or(a, b)` and `select(mask, then, otherwise)`,
-/// - `equal_byte(from, byte)` and `store_bytes(v, to)`, for slices of any length,
+/// - `equal(a, b)`, `not_equal(a, b)`, `less(a, b)`, `at_least(a, b)`, `or(a, b)`, `select(mask, then, otherwise)`
+///   and `keep(mask, v)`,
+/// - `equal_byte(from, byte)`, `load_bytes(from)` and `store_bytes(v, to)`, for slices of any length,
 /// - `scale(v, n)`, `deinterleave(a, b)` and `interleave(a, b)`,
 /// - `transpose_quads(rows)`: with 4 x 4 blocks already transposed, transposes the matrix of
 ///   such blocks.
@@ -104,6 +105,7 @@ macro_rules! backend {
             }
 
             backend! { @method equal_byte(from: &[u8], byte: u8) -> $Mask = equal_byte }
+            backend! { @method load_bytes(from: &[u8]) -> $F32 = load_bytes }
             backend! { @method store_bytes(v: $F32, to: &mut [u8]) -> () = store_bytes }
 
             #[cfg(not(miri))]
@@ -129,6 +131,7 @@ macro_rules! backend {
             backend! { @method at_least(a: $F32, b: $F32) -> $Mask = at_least }
             backend! { @method or(a: $Mask, b: $Mask) -> $Mask = or }
             backend! { @method select(mask: $Mask, then: $F32, otherwise: $F32) -> $F32 = select }
+            backend! { @method keep(mask: $Mask, v: $F32) -> $F32 = keep }
             backend! { @method scale(v: $F32, n: $F32) -> $F32 = scale }
             backend! { @method deinterleave(a: $F32, b: $F32) -> ($F32, $F32) = deinterleave }
             backend! { @method interleave(a: $F32, b: $F32) -> ($F32, $F32) = interleave }
@@ -242,9 +245,11 @@ macro_rules! absent {
                 less(_a: Self::F32, _b: Self::F32) -> Self::Mask;
                 at_least(_a: Self::F32, _b: Self::F32) -> Self::Mask;
                 equal_byte(_from: &[u8], _byte: u8) -> Self::Mask;
+                load_bytes(_from: &[u8]) -> Self::F32;
                 store_bytes(_v: Self::F32, _to: &mut [u8]) -> ();
                 or(_a: Self::Mask, _b: Self::Mask) -> Self::Mask;
                 select(_mask: Self::Mask, _then: Self::F32, _otherwise: Self::F32) -> Self::F32;
+                keep(_mask: Self::Mask, _v: Self::F32) -> Self::F32;
                 scale(_v: Self::F32, _n: Self::F32) -> Self::F32;
                 deinterleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);
                 interleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);

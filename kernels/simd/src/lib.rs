@@ -105,7 +105,7 @@ pub use self::cpu::Cpu;
 pub use self::isa::{Isa, IsaError};
 pub use self::measure::{fused, loads};
 pub use self::portable::Portable;
-pub use self::rows::{Places, PlacesAt, Rows, RowsAt};
+pub use self::rows::{Places, PlacesAt, Rows, RowsAt, RowsMut};
 pub use self::simd::Simd;
 pub use self::strip::{Strip, StripAcross, StripAt};
 pub use self::x86::{Avx2, Avx512};

@@ -162,6 +162,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load_bytes(self, from: &[u8]) -> f32x4 {
+        f32x4::new(first_bytes::<4>(from).map(f32::from))
+    }
+
+    #[inline(always)]
     fn store_bytes(self, v: f32x4, to: &mut [u8]) {
         store_first_bytes(v.to_array().map(|x| x as u8), to);
     }
@@ -174,6 +179,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn select(self, mask: f32x4, then: f32x4, otherwise: f32x4) -> f32x4 {
         mask.select(then, otherwise)
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: f32x4, v: f32x4) -> f32x4 {
+        mask & v
     }
 
     /// The exponent field of 2^n is n + 127.

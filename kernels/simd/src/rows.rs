@@ -82,6 +82,38 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
         RowsAt { rows: self, x, len }
     }
 
+    /// The elements `x .. x + len` of every row, as rows of their own: one check for all that is read of them.
+    ///
+    /// ```
+    /// use convolve_simd::Rows;
+    /// let rows = Rows::starting_at(&[1.0, 2.0, 3.0, 4.0], &[1, 0]).part(1, 2);
+    /// assert_eq!((rows.len(), rows.at(0, 2).row(0), rows.at(1, 1).row(1)), (2, &[3.0, 4.0][..], &[3.0][..]));
+    /// ```
+    ///
+    /// # Panics
+    /// When they are not all inside.
+    #[inline(always)]
+    pub fn part(&self, x: usize, len: usize) -> Self {
+        assert!(len <= self.len && x <= self.len - len, "beyond the end of a row");
+        Self { starts: core::array::from_fn(|i| self.starts[i].wrapping_add(x)), len, marker: PhantomData }
+    }
+
+    /// Chunk `i` of `lanes` elements of every row: in a loop over all whole chunks the check is that of the loop.
+    ///
+    /// ```
+    /// use convolve_simd::Rows;
+    /// let rows: Rows<2> = Rows::starting_at(&[1.0, 2.0, 3.0, 4.0, 5.0], &[1, 0]);
+    /// assert_eq!((rows.len() / 2, rows.chunk(1, 2).row(0), rows.chunk(1, 2).row(1)), (2, &[4.0, 5.0][..], &[3.0, 4.0][..]));
+    /// ```
+    ///
+    /// # Panics
+    /// When it is not inside.
+    #[inline(always)]
+    pub fn chunk(&self, i: usize, lanes: usize) -> RowsAt<'_, 'a, N, T> {
+        assert!(i < self.len / lanes, "beyond the end of a row");
+        RowsAt { rows: self, x: i * lanes, len: lanes }
+    }
+
     /// As [`at`](Self::at), with fewer elements where a row ends before.
     ///
     /// # Panics
@@ -90,6 +122,67 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
     pub fn up_to(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N, T> {
         assert!(x <= self.len, "beyond the end of a row");
         RowsAt { rows: self, x, len: len.min(self.len - x) }
+    }
+}
+
+/// `N` slices that are written at the same place, as [`Rows`] are read.
+///
+/// ```
+/// use convolve_simd::RowsMut;
+/// let (mut a, mut b) = ([0.0; 5], [0.0; 4]);
+/// let mut rows = RowsMut::new([&mut a, &mut b]);
+/// assert_eq!(rows.len(), 4);
+/// rows.chunk(1, 1, 2).fill(1.0);
+/// rows.at(0, 3, 1).fill(2.0);
+/// assert_eq!((a, b), ([0.0, 0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 1.0, 1.0]));
+/// ```
+#[derive(Debug)]
+pub struct RowsMut<'a, const N: usize> {
+    starts: [*mut f32; N],
+    len: usize,
+    marker: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a, const N: usize> RowsMut<'a, N> {
+    /// These slices, as far as the shortest goes.
+    #[inline(always)]
+    pub fn new(mut rows: [&'a mut [f32]; N]) -> Self {
+        let len = rows.iter().fold(usize::MAX, |len, row| len.min(row.len()));
+        Self { starts: core::array::from_fn(|i| rows[i].as_mut_ptr()), len, marker: PhantomData }
+    }
+
+    /// Elements of the shortest row.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether some row has no element.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements `x .. x + len` of row `n`.
+    ///
+    /// # Panics
+    /// When they are not all inside, or there is no such row.
+    #[inline(always)]
+    pub fn at(&mut self, n: usize, x: usize, len: usize) -> &mut [f32] {
+        assert!(len <= self.len && x <= self.len - len, "beyond the end of a row");
+        // SAFETY: `x + len` is at most the length of the shortest row; the rows are borrowed as long as `self`, and this row by the result.
+        unsafe { core::slice::from_raw_parts_mut(self.starts[n].wrapping_add(x), len) }
+    }
+
+    /// Chunk `i` of `lanes` elements of row `n`: in a loop over all whole chunks the check is that of the loop.
+    ///
+    /// # Panics
+    /// When it is not inside, or there is no such row.
+    #[inline(always)]
+    pub fn chunk(&mut self, n: usize, i: usize, lanes: usize) -> &mut [f32] {
+        assert!(i < self.len / lanes, "beyond the end of a row");
+        // SAFETY: `(i + 1) * lanes` is at most the length of the shortest row; the rows are borrowed as long as `self`, and this row by the result.
+        unsafe { core::slice::from_raw_parts_mut(self.starts[n].wrapping_add(i * lanes), lanes) }
     }
 }
 

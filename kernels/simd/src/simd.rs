@@ -315,6 +315,15 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// ```
     fn equal_byte(self, from: &[u8], byte: u8) -> Self::Mask;
 
+    /// The first [`LANES`](Simd::LANES) bytes as numbers, zeros where there are fewer.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// assert_eq!(s.sum(s.load_bytes(&[7, 200, 7])), 214.0);
+    /// ```
+    fn load_bytes(self, from: &[u8]) -> Self::F32;
+
     /// Writes the first `min(to.len(), LANES)` lanes as bytes, and nothing beyond; lanes are whole numbers from 0 to 255.
     ///
     /// ```
@@ -345,6 +354,16 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// assert_eq!(s.sum(s.select(s.less(v, s.splat(0.0)), s.splat(0.0), v)), 6.0);
     /// ```
     fn select(self, mask: Self::Mask, then: Self::F32, otherwise: Self::F32) -> Self::F32;
+
+    /// The lanes of `v` where `mask` is true, zeros elsewhere.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let s = Portable::new();
+    /// let v = s.load(&[-1.0, 2.0, -3.0, 4.0]);
+    /// assert_eq!(s.sum(s.keep(s.less(v, s.splat(0.0)), v)), -4.0);
+    /// ```
+    fn keep(self, mask: Self::Mask, v: Self::F32) -> Self::F32;
 
     /// `v * 2^n`, lane by lane, for whole numbers `n` from -126 to 127; for others anything.
     ///

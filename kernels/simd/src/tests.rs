@@ -124,6 +124,7 @@ fn bytes_are_lanes<S: Simd>(s: S) {
             let expected = |i| f32::from(u8::from(from.get(i).copied().unwrap_or(0) == byte));
             assert_lanes(s, hits, expected);
         }
+        assert_lanes(s, s.load_bytes(from), |i| from.get(i).copied().unwrap_or(0).into());
         let mut to = [77; 32];
         s.store_bytes(s.load_first(&numbers[start..]), &mut to[..from.len()]);
         assert_eq!((&to[..from.len()], to[from.len()]), (from, 77), "{}", S::NAME);

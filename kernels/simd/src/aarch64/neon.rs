@@ -137,10 +137,23 @@ fn select(mask: uint32x4_t, then: float32x4_t, otherwise: float32x4_t) -> float3
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn keep(mask: uint32x4_t, v: float32x4_t) -> float32x4_t {
+    vreinterpretq_f32_u32(vandq_u32(mask, vreinterpretq_u32_f32(v)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 fn equal_byte(from: &[u8], byte: u8) -> uint32x4_t {
     let bytes = vcreate_u8(u64::from(u32::from_le_bytes(first_bytes(from))));
     let hits = vreinterpret_s8_u8(vceq_u8(bytes, vdup_n_u8(byte)));
     vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(vmovl_s8(hits))))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_bytes(from: &[u8]) -> float32x4_t {
+    let bytes = vcreate_u8(u64::from(u32::from_le_bytes(first_bytes(from))));
+    vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
 }
 
 #[inline]

@@ -152,10 +152,23 @@ fn select(mask: __m256, then: __m256, otherwise: __m256) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
+fn keep(mask: __m256, v: __m256) -> __m256 {
+    _mm256_and_ps(mask, v)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
 fn equal_byte(from: &[u8], byte: u8) -> __m256 {
     let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(first_bytes(from)));
     let hits = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed()));
     _mm256_castsi256_ps(_mm256_cvtepi8_epi32(hits))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load_bytes(from: &[u8]) -> __m256 {
+    let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(first_bytes(from)));
+    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
 }
 
 #[inline]

@@ -144,15 +144,32 @@ fn select(mask: __mmask16, then: __m512, otherwise: __m512) -> __m512 {
 }
 
 #[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn keep(mask: __mmask16, v: __m512) -> __m512 {
+    _mm512_maskz_mov_ps(mask, v)
+}
+
+#[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw")]
-fn equal_byte(from: &[u8], byte: u8) -> __mmask16 {
-    let bytes = match from.first_chunk::<16>() {
+fn sixteen_bytes(from: &[u8]) -> __m128i {
+    match from.first_chunk::<16>() {
         // SAFETY: there are sixteen bytes; the instruction needs no alignment.
         Some(from) => unsafe { _mm_loadu_si128(from.as_ptr().cast()) },
         // SAFETY: the mask selects no byte beyond the slice, and others are not read.
         None => unsafe { _mm_maskz_loadu_epi8(first(from.len()), from.as_ptr().cast()) },
-    };
-    _mm_cmpeq_epi8_mask(bytes, _mm_set1_epi8(byte.cast_signed()))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw")]
+fn equal_byte(from: &[u8], byte: u8) -> __mmask16 {
+    _mm_cmpeq_epi8_mask(sixteen_bytes(from), _mm_set1_epi8(byte.cast_signed()))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw")]
+fn load_bytes(from: &[u8]) -> __m512 {
+    _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen_bytes(from)))
 }
 
 #[inline]
