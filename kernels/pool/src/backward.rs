@@ -8,7 +8,7 @@
 //! Maxima are computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
 //! the indices that a forward run kept, or found again from `src` (`winners.rs`). In NCHW
 //! pixels of a block of rows are written by phases modulo the stride, and then put in order, once. Windows that step by two in NHWC are in `cells.rs`,
-//! other averages in `spread.rs`.
+//! in NCHW in `planes.rs`, other averages in `spread.rs`.
 
 use crate::cells::Band;
 use crate::gather::{Runs, Source, Take, Taken, Windows, gather};
@@ -51,7 +51,7 @@ pub(crate) fn window_rows(geometry: &PoolGeometry) -> usize {
 pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, by_cells: bool, band: usize) -> [usize; 4] {
     let (outputs, pool) = (line.outputs(), geometry.pool());
     let lines = if by_cells {
-        cells::workspace_len(line.channels)
+        cells::workspace_len(geometry)
     } else {
         block_rows(geometry, line).saturating_mul(line.len)
     };

@@ -12,23 +12,26 @@
 
 use crate::gather::{Reached, Source, Take, Taken, Vector, Windows, part, place, row_of};
 use crate::reach::Reach;
-use crate::{PoolGeometry, Pooling};
+use crate::{PoolGeometry, Pooling, planes};
 use convolve_core::{Layout, Update, lines};
 use convolve_simd::{Rows, RowsMut, Simd};
 use core::mem;
 use core::ops::Range;
 
-/// The edge of the windows that cells are for, if the problem is of that kind.
+/// The edge of windows that step by two, if the problem is of that kind.
 pub(crate) fn kernel(geometry: &PoolGeometry, [down, across]: [&Reach; 2]) -> Option<usize> {
     let pool = geometry.pool();
     let steps = [down.stride, across.stride] == [2, 2] && pool.dilation == [1, 1];
     let [height, width] = pool.kernel;
-    (pool.layout == Layout::Nhwc && steps && height == width && (2..=3).contains(&height)).then_some(height)
+    (steps && height == width && (2..=3).contains(&height)).then_some(height)
 }
 
-/// Numbers of workspace: two pixels of zeros, and a cell that is made aside.
-pub(crate) fn workspace_len(channels: usize) -> usize {
-    lines(channels.saturating_mul(6))
+/// Numbers of workspace: in NHWC two pixels of zeros, and a cell that is made aside.
+pub(crate) fn workspace_len(geometry: &PoolGeometry) -> usize {
+    match geometry.pool().layout {
+        Layout::Nhwc => lines(geometry.pool().channels.saturating_mul(6)),
+        Layout::Nchw => planes::workspace_len(geometry),
+    }
 }
 
 /// What a cell has along an axis: of its two pixels those in the image, of the two windows that may reach it those that exist.
@@ -72,13 +75,15 @@ pub(crate) struct Band<'a> {
 }
 
 impl Band<'_> {
-    /// Writes it; `margin` is workspace.
-    pub(crate) fn write<S: Simd, T: Taken>(self, s: S, kernel: usize, to: &mut [f32], margin: &mut [f32]) {
-        match (kernel, self.update) {
-            (2, Update::Overwrite) => self.cells::<S, T, 2, false>(s, to, margin),
-            (2, Update::Accumulate) => self.cells::<S, T, 2, true>(s, to, margin),
-            (_, Update::Overwrite) => self.cells::<S, T, 3, false>(s, to, margin),
-            (_, Update::Accumulate) => self.cells::<S, T, 3, true>(s, to, margin),
+    /// Writes it; `lane` is workspace.
+    pub(crate) fn write<S: Simd, T: Taken>(self, s: S, kernel: usize, to: &mut [f32], lane: &mut [f32]) {
+        match (self.plan.geometry.pool().layout, kernel, self.update) {
+            (Layout::Nchw, 2, _) => planes::band::<S, T, 2>(s, &self, to, lane),
+            (Layout::Nchw, _, _) => planes::band::<S, T, 3>(s, &self, to, lane),
+            (Layout::Nhwc, 2, Update::Overwrite) => self.cells::<S, T, 2, false>(s, to, lane),
+            (Layout::Nhwc, 2, Update::Accumulate) => self.cells::<S, T, 2, true>(s, to, lane),
+            (Layout::Nhwc, _, Update::Overwrite) => self.cells::<S, T, 3, false>(s, to, lane),
+            (Layout::Nhwc, _, Update::Accumulate) => self.cells::<S, T, 3, true>(s, to, lane),
         }
     }
 
@@ -86,11 +91,11 @@ impl Band<'_> {
         mut self,
         s: S,
         mut to: &mut [f32],
-        margin: &mut [f32],
+        lane: &mut [f32],
     ) {
         let (len, channels, top) =
             (self.plan.row_len(), self.plan.line.channels, self.plan.geometry.padding()[0][0]);
-        let (zeros, spare) = margin[..6 * channels].split_at_mut(2 * channels);
+        let (zeros, spare) = lane[..6 * channels].split_at_mut(2 * channels);
         zeros.fill(0.0);
         let pixels = self.rows.start + top..self.rows.end + top;
         for place in pixels.start / 2..pixels.end.div_ceil(2) {

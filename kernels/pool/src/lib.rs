@@ -35,6 +35,7 @@ mod forward;
 mod gather;
 mod line;
 mod plan;
+mod planes;
 mod pool2d;
 mod reach;
 mod spread;

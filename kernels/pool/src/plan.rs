@@ -54,7 +54,7 @@ pub struct Pooling {
     pub(crate) squares: bool,
     /// Columns of a window, if its taps are read without a line, in NHWC.
     pub(crate) pixels: Option<usize>,
-    /// The edge of windows that step by two, in NHWC.
+    /// The edge of windows that step by two.
     pub(crate) cells: Option<usize>,
     /// How sums become pixels.
     pub(crate) spread: Spread,
@@ -226,7 +226,7 @@ impl Pooling {
 
     fn lane_len(&self) -> usize {
         if !self.max() && self.cells.is_some() {
-            return lines(self.line.len).max(cells::workspace_len(self.line.channels));
+            return lines(self.line.len).max(cells::workspace_len(&self.geometry));
         }
         if !self.max() {
             return self.spread.workspace_len().saturating_add(lines(self.line.len));
