@@ -7,8 +7,8 @@
 //!
 //! Maxima are computed as a gather (`gather.rs`): a task owns a band of rows of `diff_src` and reads of all windows that reach it. Who won is read from
 //! the indices that a forward run kept, or found again from `src` (`winners.rs`). In NCHW
-//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once. Windows that step by two in NHWC are in `cells.rs`,
-//! in NCHW in `planes.rs`, other averages in `spread.rs`.
+//! pixels of a block of rows are written by phases modulo the stride, and then put in order, once. Windows of 2 x 2 and 3 x 3 that step by
+//! two are in `cells.rs` (NHWC) and `planes.rs` (NCHW), other averages in `spread.rs`.
 
 use crate::cells::Band;
 use crate::gather::{Runs, Source, Take, Taken, Windows, gather};
@@ -46,8 +46,8 @@ pub(crate) fn window_rows(geometry: &PoolGeometry) -> usize {
     ((pool.kernel[0] - 1) * pool.dilation[0] + 1).min(pool.input[0])
 }
 
-/// The parts of the workspace of a task with a band of so many rows: rows of `src` by phases; winners, or sums of windows; a block of rows of
-/// `diff_src` (of cells, their margin), and one of `src`.
+/// The parts of the workspace of a task with a band of so many rows: rows of `src` by phases; winners; a block of rows of `diff_src`, or what cells
+/// ask for; and a block of rows of `src`.
 pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, by_cells: bool, band: usize) -> [usize; 4] {
     let (outputs, pool) = (line.outputs(), geometry.pool());
     let lines = if by_cells {
@@ -102,7 +102,7 @@ pub(crate) fn piece<S: Simd, T: Taken>(
         let diff_dst = &operands.diff_dst[image * dst_len..][..dst_len];
         let (mut src, mut indices): (&[f32], &[u8]) = (&[], &[]);
         match T::TAKE {
-            Take::Part => {}
+            Take::Always => {}
             Take::Byte => indices = &operands.indices[image * dst_len..][..dst_len],
             Take::Number | Take::Equal => {
                 src = &operands.src[image * src_len..][..src_len];

@@ -1,4 +1,4 @@
-//! Backward of windows that step by two, in NHWC: the four pixels of a step, a *cell*, at a time.
+//! Backward of windows of 2 x 2 and 3 x 3 that step by two, in NHWC: the four pixels of a step, a *cell*, at a time.
 //!
 //! ```text
 //! rows     pixel 2 p + i  of the padded image  is tap  k = 2 r + i  of window  p - r       i, r = 0, 1;  k < K;  columns alike
@@ -10,7 +10,7 @@
 //! order of memory. Pixel by pixel, one phase after the other (`gather.rs`), windows are read up to four times and every second pixel is written:
 //! on memory alone that takes 1.5 times as long (Zen 3).
 
-use crate::gather::{Reached, Source, Take, Taken, Vector, Windows, part, place, row_of};
+use crate::gather::{Reached, Source, Take, Taken, Vector, Windows, place, row_of, share};
 use crate::reach::Reach;
 use crate::{PoolGeometry, Pooling, planes};
 use convolve_core::{Layout, Update, lines};
@@ -26,7 +26,7 @@ pub(crate) fn kernel(geometry: &PoolGeometry, [down, across]: [&Reach; 2]) -> Op
     (steps && height == width && (2..=3).contains(&height)).then_some(height)
 }
 
-/// Numbers of workspace: in NHWC two pixels of zeros, and a cell that is made aside.
+/// Numbers of workspace: in NHWC two pixels of zeros, and a cell for what is made aside, or not wanted.
 pub(crate) fn workspace_len(geometry: &PoolGeometry) -> usize {
     match geometry.pool().layout {
         Layout::Nhwc => lines(geometry.pool().channels.saturating_mul(6)),
@@ -222,7 +222,7 @@ impl<'r> Row<'r> {
             }
             let rest = channels % S::LANES;
             if rest > 0 {
-                cell.vector::<S, T, K, ADD>(s, Vector::Part(channels - rest, rest), &mut to);
+                cell.vector::<S, T, K, ADD>(s, Vector::Rest(channels - rest, rest), &mut to);
             }
         }
     }
@@ -256,7 +256,7 @@ impl<'r> Row<'r> {
         let ((a, b), (c, d)) = (above.split_at_mut(channels), below.split_at_mut(channels));
         let mut made = RowsMut::new([a, b, c, d]);
         for c in (0..channels).step_by(S::LANES) {
-            let at = Vector::Part(c, S::LANES.min(channels - c));
+            let at = Vector::Rest(c, S::LANES.min(channels - c));
             cell.vector::<S, T, K, false>(s, at, &mut made);
         }
         for n in 0..4 {
@@ -291,7 +291,7 @@ impl Cell<'_> {
         for r in 0..K.div_ceil(2) {
             for t in 0..K.div_ceil(2) {
                 (gradients[r][t], winners[r][t]) = self.reached.load::<S, T>(s, 2 * r + t, at);
-                if let Take::Part = T::TAKE {
+                if let Take::Always = T::TAKE {
                     gradients[r][t] = s.mul(gradients[r][t], s.splat(self.parts[r][t]));
                 }
             }
@@ -308,10 +308,10 @@ impl Cell<'_> {
                     for t in 0..2 {
                         let [y, x] = [2 * r + i, 2 * t + j];
                         if y < K && x < K {
-                            let part = part::<S, T>(s, gradients[r][t], winners[r][t], own, y * K + x);
+                            let share = share::<S, T>(s, gradients[r][t], winners[r][t], own, y * K + x);
                             sum = Some(match sum {
-                                Some(sum) => s.add(sum, part),
-                                None => part,
+                                Some(sum) => s.add(sum, share),
+                                None => share,
                             });
                         }
                     }

@@ -20,8 +20,8 @@ pub(crate) enum Take {
     Number,
     /// The gradient, where a number is the pixel itself, or the pixel is NaN.
     Equal,
-    /// The gradient.
-    Part,
+    /// The gradient, always.
+    Always,
 }
 
 /// [`Take`] as a type, so that a kernel has one of them only.
@@ -41,7 +41,7 @@ macro_rules! taken {
     };
 }
 
-taken! { Byte Number Equal Part }
+taken! { Byte Number Equal Always }
 
 /// What is read of all windows: of the last three, what [`Take`] asks for.
 #[derive(Clone, Copy)]
@@ -138,7 +138,7 @@ const fn read<T: Taken>() -> [bool; 2] {
     match T::TAKE {
         Take::Byte => [true, false],
         Take::Number | Take::Equal => [false, true],
-        Take::Part => [false, false],
+        Take::Always => [false, false],
     }
 }
 
@@ -187,7 +187,7 @@ impl<'a, const N: usize> Reached<'a, N> {
         let rest = to.len() % S::LANES;
         if rest > 0 {
             let x = to.len() - rest;
-            self.vector::<S, T, ADD>(s, &own, Vector::Part(x, rest), to.at(0, x, rest));
+            self.vector::<S, T, ADD>(s, &own, Vector::Rest(x, rest), to.at(0, x, rest));
         }
     }
 
@@ -197,7 +197,7 @@ impl<'a, const N: usize> Reached<'a, N> {
         let winner = match T::TAKE {
             Take::Byte => s.load_bytes(row_of(&self.bytes, n, at, S::LANES)),
             Take::Number | Take::Equal => s.load_first(row_of(&self.numbers, n, at, S::LANES)),
-            Take::Part => s.splat(0.0),
+            Take::Always => s.splat(0.0),
         };
         (s.load_first(row_of(&self.gradients, n, at, S::LANES)), winner)
     }
@@ -217,10 +217,10 @@ impl<'a, const N: usize> Reached<'a, N> {
         }
         for n in 0..N {
             let (gradient, winner) = self.load::<S, T>(s, n, at);
-            let part = part::<S, T>(s, gradient, winner, pixel, self.taps[n]);
+            let share = share::<S, T>(s, gradient, winner, pixel, self.taps[n]);
             sum = Some(match sum {
-                Some(sum) => s.add(sum, part),
-                None => part,
+                Some(sum) => s.add(sum, share),
+                None => share,
             });
         }
         if let Some(sum) = sum {
@@ -229,11 +229,11 @@ impl<'a, const N: usize> Reached<'a, N> {
     }
 }
 
-/// Some neighbouring numbers of a run: a whole register, counted in those, or `Part(x, len)`.
+/// Some neighbouring numbers of a run: a whole register, counted in those, or `Rest(x, len)`.
 #[derive(Clone, Copy)]
 pub(crate) enum Vector {
     Whole(usize),
-    Part(usize, usize),
+    Rest(usize, usize),
 }
 
 /// They, of row `n`.
@@ -246,7 +246,7 @@ pub(crate) fn row_of<'a, const N: usize, T>(
 ) -> &'a [T] {
     match at {
         Vector::Whole(i) => rows.chunk(i, lanes).row(n),
-        Vector::Part(x, len) => rows.at(x, len).row(n),
+        Vector::Rest(x, len) => rows.at(x, len).row(n),
     }
 }
 
@@ -260,13 +260,13 @@ pub(crate) fn place<'t, const N: usize>(
 ) -> &'t mut [f32] {
     match at {
         Vector::Whole(i) => rows.chunk(n, i, lanes),
-        Vector::Part(x, len) => rows.at(n, x, len),
+        Vector::Rest(x, len) => rows.at(n, x, len),
     }
 }
 
 /// What a pixel, which is that tap of a window, takes of its gradient.
 #[inline(always)]
-pub(crate) fn part<S: Simd, T: Taken>(
+pub(crate) fn share<S: Simd, T: Taken>(
     s: S,
     gradient: S::F32,
     winner: S::F32,
@@ -276,7 +276,7 @@ pub(crate) fn part<S: Simd, T: Taken>(
     let hit = match T::TAKE {
         Take::Byte | Take::Number => s.equal(winner, s.splat(tap as f32)),
         Take::Equal => s.or(s.equal(winner, pixel), s.not_equal(pixel, pixel)),
-        Take::Part => return gradient,
+        Take::Always => return gradient,
     };
     s.keep(hit, gradient)
 }

@@ -16,15 +16,15 @@
 //! neighbouring outputs read neighbouring numbers and a tap is again an offset. `K_h + K_w` operations per output instead of
 //! `K_h * K_w`, and any stride, dilation and padding by the same code.
 //!
-//! Backward is a gather: a pixel adds up what it gets from the windows that reach it, and is written once; where windows step by two, four pixels
-//! together. Who won a window is read from the
+//! Backward is a gather: a pixel adds up what it gets from the windows that reach it, and is written once; where windows of 2 x 2 or
+//! 3 x 3 step by two, four pixels together. Who won a window is read from the
 //! [indices](Pooling::forward_with_indices) that a forward run kept, a byte each, or found again from `src`.
 //!
 //! # Promises
 //!
 //! NaN in a window gives NaN, and its gradient goes to the (first) NaN. A window of nothing but -inf gives -inf, and its gradient goes to a
 //! pixel of the image, never to padding. Averages are the correctly rounded quotient of a sum in a fixed order: down, then across; of a whole
-//! image in the order of memory. The bits
+//! image by eight pixels (NHWC) or by lanes (NCHW). The bits
 //! depend neither on the number of threads nor on what the workspace held.
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 use crate::backward::Operands;
 use crate::cells::Band;
 use crate::forward::{Counts, Max, Sum};
-use crate::gather::{Byte, Equal, Number, Part, Taken, Windows};
+use crate::gather::{Always, Byte, Equal, Number, Taken, Windows};
 use crate::line::{Line, SLACK};
 use crate::reach::Reach;
 use crate::spread::Spread;
@@ -56,8 +56,8 @@ pub struct Pooling {
     pub(crate) pixels: Option<usize>,
     /// The edge of windows that step by two.
     pub(crate) cells: Option<usize>,
-    /// How sums become pixels.
-    pub(crate) spread: Spread,
+    /// How sums become pixels, for averages of other windows.
+    spread: Option<Spread>,
     /// Outputs of a row whose windows lie in the image.
     pub(crate) inner: Range<usize>,
     isa: Isa,
@@ -117,6 +117,11 @@ impl Pooling {
             }
         }
         let channels = if pool.layout == Layout::Nhwc { pool.channels } else { 1 };
+        let padded = (pool.input[1] + left + right).checked_mul(channels);
+        if padded.is_none_or(|len| len > isize::MAX as usize / 64) {
+            let problem = format!("{pool:?}");
+            return Err(Error::TooLarge { what: "a row with its padding", problem, bits: usize::BITS });
+        }
         let line = Line::new(&geometry, channels);
         let taps = table(pool.kernel[1], |k| line.tap(k))?;
         let max = matches!(pool.reduction, Reduction::Max { .. });
@@ -164,12 +169,13 @@ impl Pooling {
         let pixels = pixels.filter(|_| !inner.is_empty());
         let squares = pool.kernel == [2, 2] && pool.stride == [2, 2] && pool.dilation == [1, 1] && !padded;
         let [down, across] = [0, 1].map(|axis| Reach::new(&geometry, axis));
+        let cells = cells::kernel(&geometry, [&down, &across]);
         Ok(Self {
             rows: down.by_pixel(pool.input[0]),
-            spread: Spread::new(&geometry, &line, [&down, &across]),
+            spread: (!max && cells.is_none()).then(|| Spread::new(&geometry, &line, [&down, &across])),
             spans: [0, 1].map(|axis| winners::spans(&geometry, axis)),
             squares,
-            cells: cells::kernel(&geometry, [&down, &across]),
+            cells,
             down,
             across,
             pixels,
@@ -225,11 +231,10 @@ impl Pooling {
     }
 
     fn lane_len(&self) -> usize {
-        if !self.max() && self.cells.is_some() {
-            return lines(self.line.len).max(cells::workspace_len(&self.geometry));
-        }
-        if !self.max() {
-            return self.spread.workspace_len().saturating_add(lines(self.line.len));
+        match &self.spread {
+            Some(spread) => return spread.workspace_len().saturating_add(lines(self.line.len)),
+            None if !self.max() => return lines(self.line.len).max(cells::workspace_len(&self.geometry)),
+            None => {}
         }
         let [_, _, Cut { block, .. }] = self.backward_cuts();
         let parts =
@@ -404,6 +409,7 @@ impl Pooling {
         Ok(())
     }
 
+    /// Backward of averages.
     fn spread(&self, operands: Operands<'_>, diff_src: &mut [f32], workspace: &mut [f32], par: Par<'_>) {
         let Operands { diff_dst, update, .. } = operands;
         let (len, dst_len) = (self.row_len(), self.geometry.output()[0] * self.line.outputs());
@@ -414,18 +420,18 @@ impl Pooling {
             workspace,
             self.lane_len(),
             &|[images, _, numbers], mut diff_src, lane| {
-                let band = numbers.start / len..numbers.end / len;
+                let rows = numbers.start / len..numbers.end / len;
                 for (i, image) in images.enumerate() {
                     let diff_dst = &diff_dst[image * dst_len..][..dst_len];
                     let to = diff_src.row(i, 0);
-                    if let Some(kernel) = self.cells {
-                        let windows = Windows { gradient: diff_dst, bytes: &[], numbers: &[], own: &[] };
-                        let cells = Band { plan: self, windows, first: 0, rows: band.clone(), update };
-                        cells.write::<_, Part>(s, kernel, to, lane);
-                        continue;
+                    match (&self.spread, self.cells) {
+                        (Some(spread), _) => spread::rows(s, self, spread, diff_dst, rows.clone(), to, lane, update),
+                        (None, kernel) => {
+                            let windows = Windows { gradient: diff_dst, bytes: &[], numbers: &[], own: &[] };
+                            let band = Band { plan: self, windows, first: 0, rows: rows.clone(), update };
+                            band.write::<_, Always>(s, kernel.expect("what is not spread has cells"), to, lane);
+                        }
                     }
-                    let (sums, line) = lane.split_at_mut(self.spread.workspace_len());
-                    spread::rows(s, self, diff_dst, band.clone(), to, [sums, line], update);
                 }
             },
         ));

@@ -1,17 +1,17 @@
-//! Backward of windows that step by two, in NCHW: lanes are windows side by side, of which pixels at even and at odd places take.
+//! Backward of windows of 2 x 2 and 3 x 3 that step by two, in NCHW: lanes are windows side by side, of which pixels at even and at odd places take.
 //!
 //! ```text
 //! columns    pixel x  is tap  2 t + j  of window  q - t,  where  x + left = 2 q + j        t = 0, 1;  rows alike: see `cells.rs`
 //! ```
 //!
-//! Some rows of windows at a time are laid out in L1 with zeros at both ends, gradients of averages times their parts; then rows of the image are
+//! Some rows of windows at a time (of more than 1200 pixels one, and for larger kernels the one before again) are laid out with zeros at both ends, gradients of averages times their parts; then rows of the image are
 //! written once, in the order of memory, from two registers of which one has the even and one the odd pixels. (Row by row, what was only just
 //! written would be read at another alignment: in NCHW that took 1.2 to 1.6 times as long.)
 
 use crate::PoolGeometry;
 use crate::cells::Band;
 use crate::forward::registers;
-use crate::gather::{Take, Taken, part};
+use crate::gather::{Take, Taken, share};
 use crate::line::put;
 use convolve_core::{Update, lines};
 use convolve_simd::{Places, Rows, Simd};
@@ -21,12 +21,11 @@ const MARGIN: usize = 16;
 /// Numbers of gradients that are laid out together: with as many winners, half of L1.
 const BLOCK: usize = 2 << 10;
 
-/// From one row of windows to the next, and how many there are besides the one before the block.
+/// From one row of windows to the next, and how many there are besides the one before the block: not more than a plane has places.
 fn layout(geometry: &PoolGeometry) -> [usize; 2] {
-    let (output, places) =
-        (geometry.output()[1], (geometry.pool().input[1] + geometry.padding()[1][0]) / 2 + 2);
-    let pitch = lines(MARGIN + output.max(places) + 2 * MARGIN);
-    [pitch, (BLOCK / pitch).max(2) - 1]
+    let ([height, width], left) = (geometry.pool().input, geometry.padding()[1][0]);
+    let pitch = lines(MARGIN + geometry.output()[1].max((width + left) / 2 + 2) + 2 * MARGIN);
+    [pitch, ((BLOCK / pitch).max(2) - 1).min(height / 2 + 1)]
 }
 
 /// Numbers of workspace: gradients and winners.
@@ -93,7 +92,7 @@ impl Block<'_, '_> {
             }
             let gradient = &windows.gradient[oh * outputs..][..outputs];
             match T::TAKE {
-                Take::Part => {
+                Take::Always => {
                     let row = s.splat(row_parts[oh]);
                     registers::<S>(
                         outputs,
@@ -220,13 +219,13 @@ impl Sources<'_> {
                 if y < K && x < K {
                     let gradient = s.load(gradients.row(r, 2 * J + t));
                     let winner = match T::TAKE {
-                        Take::Part => gradient,
+                        Take::Always => gradient,
                         _ => s.load(self.winners.at(at).row(r, 2 * J + t)),
                     };
-                    let part = part::<S, T>(s, gradient, winner, own, y * K + x);
+                    let share = share::<S, T>(s, gradient, winner, own, y * K + x);
                     sum = Some(match sum {
-                        Some(sum) => s.add(sum, part),
-                        None => part,
+                        Some(sum) => s.add(sum, share),
+                        None => share,
                     });
                 }
             }

@@ -105,17 +105,19 @@ impl Spread {
     }
 }
 
-/// A band of rows of an image; `sums` and `line` are workspace.
+/// A band of rows of an image; `lane` is workspace.
+#[expect(clippy::too_many_arguments, reason = "they are what a band is")]
 pub(crate) fn rows<S: Simd>(
     s: S,
     plan: &Pooling,
+    spread: &Spread,
     diff_dst: &[f32],
     band: Range<usize>,
     to: &mut [f32],
-    [sums, line]: [&mut [f32]; 2],
+    lane: &mut [f32],
     update: Update,
 ) {
-    let spread = &plan.spread;
+    let (sums, line) = lane.split_at_mut(spread.workspace_len());
     if plan.whole_image {
         let part = diff_dst[0] * plan.counts.parts[0][0] * plan.counts.parts[1][0];
         match update {
@@ -141,33 +143,43 @@ pub(crate) fn rows<S: Simd>(
                     if y == start || spread.fresh[y] {
                         sums = parts.next().expect("there is one for each row");
                     }
-                    write(s, plan, sums, to, line, update);
+                    spread.write(s, plan, sums, to, line, update);
                 }
             },
         );
     }
 }
 
-/// A row of the image from its row of sums.
-#[inline(always)]
-fn write<S: Simd>(s: S, plan: &Pooling, sums: &[f32], to: &mut [f32], line: &mut [f32], update: Update) {
-    let spread = &plan.spread;
-    if !spread.sorted {
-        return spread.runs.iter().for_each(|run| run.write(s, plan, sums, &mut to[run.to..], update));
-    }
-    if let ([first, second], 2) = (spread.runs.as_slice(), plan.line.phases) {
-        // By their pixels: an odd padding has the second phase first.
-        let (even, odd) = if plan.line.left.is_multiple_of(2) { (first, second) } else { (second, first) };
-        match (even.taps.len(), odd.taps.len()) {
-            (1, 1) => return interleave::<S, 1, 1>(s, plan, [even, odd], sums, to, update),
-            (1, 2) => return interleave::<S, 1, 2>(s, plan, [even, odd], sums, to, update),
-            (2, 1) => return interleave::<S, 2, 1>(s, plan, [even, odd], sums, to, update),
-            (2, 2) => return interleave::<S, 2, 2>(s, plan, [even, odd], sums, to, update),
-            _ => {}
+impl Spread {
+    /// A row of the image from its row of sums.
+    #[inline(always)]
+    fn write<S: Simd>(
+        &self,
+        s: S,
+        plan: &Pooling,
+        sums: &[f32],
+        to: &mut [f32],
+        line: &mut [f32],
+        update: Update,
+    ) {
+        if !self.sorted {
+            return self.runs.iter().for_each(|run| run.write(s, plan, sums, &mut to[run.to..], update));
         }
+        if let ([first, second], 2) = (self.runs.as_slice(), plan.line.phases) {
+            // By their pixels: an odd padding has the second phase first.
+            let (even, odd) =
+                if plan.line.left.is_multiple_of(2) { (first, second) } else { (second, first) };
+            match (even.taps.len(), odd.taps.len()) {
+                (1, 1) => return interleave::<S, 1, 1>(s, plan, [even, odd], sums, to, update),
+                (1, 2) => return interleave::<S, 1, 2>(s, plan, [even, odd], sums, to, update),
+                (2, 1) => return interleave::<S, 2, 1>(s, plan, [even, odd], sums, to, update),
+                (2, 2) => return interleave::<S, 2, 2>(s, plan, [even, odd], sums, to, update),
+                _ => {}
+            }
+        }
+        self.runs.iter().for_each(|run| run.write(s, plan, sums, &mut line[run.to..], Update::Overwrite));
+        plan.line.read(s, line, to, update);
     }
-    spread.runs.iter().for_each(|run| run.write(s, plan, sums, &mut line[run.to..], Update::Overwrite));
-    plan.line.read(s, line, to, update);
 }
 
 impl Run {

@@ -90,7 +90,7 @@ impl Cell<'_, '_> {
         }
         let rest = channels % S::LANES;
         if rest > 0 {
-            self.vector(s, ties, update, Vector::Part(channels - rest, rest));
+            self.vector(s, ties, update, Vector::Rest(channels - rest, rest));
         }
     }
 

@@ -270,6 +270,10 @@ fn known() -> Vec<Pool2d> {
             Pool2d::max(40, 3).input([70, 45]).stride(2).padding(1).ties(Ties::All),
             Pool2d::average(40, 3).input([71, 44]).stride(2).padding(1),
             Pool2d::average(24, 2).input([61, 63]).stride(2).padding(1),
+            Pool2d::max(2, 3).input([400, 201]).stride(2).padding(1),
+            Pool2d::max(2, 3).input([401, 200]).stride(2).padding(1).ties(Ties::All),
+            Pool2d::average(2, 3).input([400, 201]).stride(2).padding(1),
+            Pool2d::average(1, 3).input([70, 3000]).stride(2).padding(1),
             Pool2d::global_average(200, [3, 5]),
             Pool2d::global_max(36, [4, 4]),
         ] {
@@ -344,6 +348,8 @@ fn nonsense_is_refused_with_a_sentence() {
     assert!(refuse(Pool2d::average(1, 2).input(4).divisor(0)).starts_with("divisor = 0"));
     assert!(refuse(Pool2d::max(1, 5).input(4)).contains("pad by at least 1 more"));
     assert!(refuse(Pool2d::max(1, 2).input(4).padding(1 << 25)).starts_with("padding = 33554432"));
+    let wide = Pool2d::max(1 << 41, [1, 2]).input(1).stride([1, 1 << 23]).padding([0, 1 << 24]);
+    assert!(refuse(wide.layout(Layout::Nhwc)).starts_with("a row with its padding"));
     for most in [usize::MAX, usize::MAX / 2, usize::MAX / 4, 1 << 40] {
         assert!(Pool2d::max(most, 2).input(4).batch(most).plan(Isa::best(), 1).is_err());
         assert!(Pool2d::max(1, most).input(most).plan(Isa::best(), 1).is_err());

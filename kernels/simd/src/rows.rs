@@ -113,16 +113,6 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
         assert!(i < self.len / lanes, "beyond the end of a row");
         RowsAt { rows: self, x: i * lanes, len: lanes }
     }
-
-    /// As [`at`](Self::at), with fewer elements where a row ends before.
-    ///
-    /// # Panics
-    /// When `x` is not inside.
-    #[inline(always)]
-    pub fn up_to(&self, x: usize, len: usize) -> RowsAt<'_, 'a, N, T> {
-        assert!(x <= self.len, "beyond the end of a row");
-        RowsAt { rows: self, x, len: len.min(self.len - x) }
-    }
 }
 
 /// `N` slices that are written at the same place, as [`Rows`] are read.
@@ -264,7 +254,7 @@ impl<'a, const N: usize, T> RowsAt<'_, 'a, N, T> {
     #[inline(always)]
     pub fn row(&self, i: usize) -> &'a [T] {
         let start = self.rows.starts[i];
-        // SAFETY: `at` and `up_to` checked that `x .. x + len` lies inside the shortest row.
+        // SAFETY: `at` and `chunk` checked that `x .. x + len` lies inside the shortest row.
         let start = unsafe { start.add(self.x) };
         // SAFETY: so these elements lie inside row `i`, which is borrowed for 'a.
         unsafe { core::slice::from_raw_parts(start, self.len) }
