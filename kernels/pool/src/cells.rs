@@ -10,8 +10,9 @@
 //! order of memory. Pixel by pixel, one phase after the other (`gather.rs`), windows are read up to four times and every second pixel is written:
 //! on memory alone that takes 1.5 times as long (Zen 3).
 
-use crate::gather::{Reached, Source, Take, Taken, Vector, Windows, place, row_of, share};
+use crate::gather::{Reached, Source, Take, Taken, Windows, share};
 use crate::reach::Reach;
+use crate::vector::{Vector, plus, vectors};
 use crate::{PoolGeometry, Pooling, planes};
 use convolve_core::{Layout, Update, lines};
 use convolve_simd::{Rows, RowsMut, Simd};
@@ -123,7 +124,7 @@ struct Row<'r> {
 }
 
 impl<'r> Row<'r> {
-    /// Writes the rows (of one that is absent nothing); `spare` has room for the pixels of two cells.
+    /// Writes the rows (of one that is absent nothing); `spare` has room for a cell.
     #[inline(always)]
     fn write<S: Simd, T: Taken, const K: usize, const ADD: bool>(
         &self,
@@ -217,13 +218,11 @@ impl<'r> Row<'r> {
                 pixels = Rows::new(&[a, b, c, d]);
             }
             let cell = Cell { reached, parts, own: pixels };
-            for v in 0..channels / S::LANES {
-                cell.vector::<S, T, K, ADD>(s, Vector::Whole(v), &mut to);
-            }
-            let rest = channels % S::LANES;
-            if rest > 0 {
-                cell.vector::<S, T, K, ADD>(s, Vector::Rest(channels - rest, rest), &mut to);
-            }
+            vectors::<S>(
+                channels,
+                #[inline(always)]
+                |at| cell.vector::<S, T, K, ADD>(s, at, &mut to),
+            );
         }
     }
 
@@ -298,10 +297,10 @@ impl Cell<'_> {
         }
         for i in 0..2 {
             for j in 0..2 {
-                let to = place(to, 2 * i + j, at, S::LANES);
+                let to = at.of_mut::<S, 4>(to, 2 * i + j);
                 let mut own = s.splat(0.0);
                 if let Take::Equal = T::TAKE {
-                    own = s.load_first(row_of(&self.own, 2 * i + j, at, S::LANES));
+                    own = s.load_first(at.of::<S, 4, _>(&self.own).row(2 * i + j));
                 }
                 let mut sum = None;
                 for r in 0..2 {
@@ -309,10 +308,7 @@ impl Cell<'_> {
                         let [y, x] = [2 * r + i, 2 * t + j];
                         if y < K && x < K {
                             let share = share::<S, T>(s, gradients[r][t], winners[r][t], own, y * K + x);
-                            sum = Some(match sum {
-                                Some(sum) => s.add(sum, share),
-                                None => share,
-                            });
+                            sum = plus(s, sum, share);
                         }
                     }
                 }

@@ -121,7 +121,6 @@ pub(crate) fn piece<S: Simd, J: Join>(
     let image_len = plan.geometry.pool().input[0] * plan.row_len();
     // Only the margins of a line are never written, and only some rows need one.
     let mut clean = false;
-    let width = plan.geometry.output()[1];
     for (i, image) in images.clone().enumerate() {
         let image = &src[image * image_len..][..image_len];
         for (j, oh) in rows.clone().enumerate() {
@@ -130,9 +129,6 @@ pub(crate) fn piece<S: Simd, J: Join>(
             let rows = &image[first * plan.row_len()..];
             let count = s.splat(plan.counts.rows[oh]);
             match taps {
-                2 if plan.pixels == Some(2) => pixels::<S, J, 4, 2>(s, plan, rows, [oh, width], to),
-                2 if plan.pixels == Some(3) => pixels::<S, J, 6, 2>(s, plan, rows, [oh, width], to),
-                3 if plan.pixels == Some(3) => pixels::<S, J, 9, 3>(s, plan, rows, [oh, width], to),
                 _ if plan.whole_image => {
                     let all = s.splat(whole::<S, J>(s, image));
                     s.store_first(J::finish(s, all, s.mul(count, s.splat(plan.counts.columns[0]))), to);
@@ -140,6 +136,9 @@ pub(crate) fn piece<S: Simd, J: Join>(
                 _ if plan.whole_pixel => global::<S, J>(s, plan, image, to),
                 1 if plan.pairs => pairs::<S, J, 1>(s, plan, rows, count, to),
                 2 if plan.pairs => pairs::<S, J, 2>(s, plan, rows, count, to),
+                2 if plan.pixels == Some(2) => pixels::<S, J, 4, 2>(s, plan, rows, oh, to),
+                2 if plan.pixels == Some(3) => pixels::<S, J, 6, 2>(s, plan, rows, oh, to),
+                3 if plan.pixels == Some(3) => pixels::<S, J, 9, 3>(s, plan, rows, oh, to),
                 _ => {
                     if !clean {
                         line.fill(J::NOTHING);
@@ -365,7 +364,7 @@ fn pixels<S: Simd, J: Join, const N: usize, const K: usize>(
     s: S,
     plan: &Pooling,
     image: &[f32],
-    [oh, width]: [usize; 2],
+    oh: usize,
     to: &mut [f32],
 ) {
     let (line, step) = (&plan.line, plan.row_step());
@@ -386,7 +385,7 @@ fn pixels<S: Simd, J: Join, const N: usize, const K: usize>(
             window::<S, J, N, K>(s, rows.at(x, S::LANES), count, to.at(0, x, S::LANES));
         }
     }
-    for ow in (0..inner.start).chain(inner.end..width) {
+    for ow in (0..inner.start).chain(inner.end..plan.geometry.output()[1]) {
         pixel::<S, J>(s, plan, image, [oh, ow], to);
     }
 }

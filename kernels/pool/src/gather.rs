@@ -9,6 +9,7 @@
 //! nothing is cleared first, and no tap of the padding is ever asked. (A ring of lines that windows add to took 1.1 to 1.8 times
 //! as long for maxima of 3 x 3 whose winners are found again.)
 
+use crate::vector::{Vector, plus, vectors};
 use convolve_simd::{Rows, RowsMut, Simd};
 
 /// What a pixel takes from a window.
@@ -180,26 +181,23 @@ impl<'a, const N: usize> Reached<'a, N> {
     /// What a run of pixels takes from all of them, after what was there before if that is asked for.
     #[inline(always)]
     fn write<S: Simd, T: Taken, const ADD: bool>(&self, s: S, own: &[f32], to: &mut [f32]) {
-        let (own, mut to) = (Rows::<1>::new(&[own]), RowsMut::new([to]));
-        for i in 0..to.len() / S::LANES {
-            self.vector::<S, T, ADD>(s, &own, Vector::Whole(i), to.chunk(0, i, S::LANES));
-        }
-        let rest = to.len() % S::LANES;
-        if rest > 0 {
-            let x = to.len() - rest;
-            self.vector::<S, T, ADD>(s, &own, Vector::Rest(x, rest), to.at(0, x, rest));
-        }
+        let (own, len, mut to) = (Rows::<1>::new(&[own]), to.len(), RowsMut::new([to]));
+        vectors::<S>(
+            len,
+            #[inline(always)]
+            |at| self.vector::<S, T, ADD>(s, &own, at, at.of_mut::<S, 1>(&mut to, 0)),
+        );
     }
 
     /// Gradients of some windows of source `n`, and their winners.
     #[inline(always)]
     pub(crate) fn load<S: Simd, T: Taken>(&self, s: S, n: usize, at: Vector) -> (S::F32, S::F32) {
         let winner = match T::TAKE {
-            Take::Byte => s.load_bytes(row_of(&self.bytes, n, at, S::LANES)),
-            Take::Number | Take::Equal => s.load_first(row_of(&self.numbers, n, at, S::LANES)),
+            Take::Byte => s.load_bytes(at.of::<S, N, _>(&self.bytes).row(n)),
+            Take::Number | Take::Equal => s.load_first(at.of::<S, N, _>(&self.numbers).row(n)),
             Take::Always => s.splat(0.0),
         };
-        (s.load_first(row_of(&self.gradients, n, at, S::LANES)), winner)
+        (s.load_first(at.of::<S, N, _>(&self.gradients).row(n)), winner)
     }
 
     /// What some pixels take from all of them.
@@ -213,54 +211,16 @@ impl<'a, const N: usize> Reached<'a, N> {
     ) {
         let (mut sum, mut pixel) = (if ADD { Some(s.load_first(to)) } else { None }, s.splat(0.0));
         if let Take::Equal = T::TAKE {
-            pixel = s.load_first(row_of(own, 0, at, S::LANES));
+            pixel = s.load_first(at.of::<S, 1, _>(own).row(0));
         }
         for n in 0..N {
             let (gradient, winner) = self.load::<S, T>(s, n, at);
             let share = share::<S, T>(s, gradient, winner, pixel, self.taps[n]);
-            sum = Some(match sum {
-                Some(sum) => s.add(sum, share),
-                None => share,
-            });
+            sum = plus(s, sum, share);
         }
         if let Some(sum) = sum {
             s.store_first(sum, to);
         }
-    }
-}
-
-/// Some neighbouring numbers of a run: a whole register, counted in those, or `Rest(x, len)`.
-#[derive(Clone, Copy)]
-pub(crate) enum Vector {
-    Whole(usize),
-    Rest(usize, usize),
-}
-
-/// They, of row `n`.
-#[inline(always)]
-pub(crate) fn row_of<'a, const N: usize, T>(
-    rows: &Rows<'a, N, T>,
-    n: usize,
-    at: Vector,
-    lanes: usize,
-) -> &'a [T] {
-    match at {
-        Vector::Whole(i) => rows.chunk(i, lanes).row(n),
-        Vector::Rest(x, len) => rows.at(x, len).row(n),
-    }
-}
-
-/// They, of row `n`, to be written.
-#[inline(always)]
-pub(crate) fn place<'t, const N: usize>(
-    rows: &'t mut RowsMut<'_, N>,
-    n: usize,
-    at: Vector,
-    lanes: usize,
-) -> &'t mut [f32] {
-    match at {
-        Vector::Whole(i) => rows.chunk(n, i, lanes),
-        Vector::Rest(x, len) => rows.at(n, x, len),
     }
 }
 

@@ -41,6 +41,7 @@ mod reach;
 mod spread;
 mod squares;
 mod unpool;
+mod vector;
 mod winners;
 
 pub use plan::Pooling;

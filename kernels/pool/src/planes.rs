@@ -4,7 +4,8 @@
 //! columns    pixel x  is tap  2 t + j  of window  q - t,  where  x + left = 2 q + j        t = 0, 1;  rows alike: see `cells.rs`
 //! ```
 //!
-//! Some rows of windows at a time (of more than 1200 pixels one, and for larger kernels the one before again) are laid out with zeros at both ends, gradients of averages times their parts; then rows of the image are
+//! Some rows of windows at a time (of more than some 1200 pixels one, and for larger kernels the one before again) are laid out with zeros at
+//! both ends, gradients of averages times their parts; then rows of the image are
 //! written once, in the order of memory, from two registers of which one has the even and one the odd pixels. (Row by row, what was only just
 //! written would be read at another alignment: in NCHW that took 1.2 to 1.6 times as long.)
 
@@ -13,6 +14,7 @@ use crate::cells::Band;
 use crate::forward::registers;
 use crate::gather::{Take, Taken, share};
 use crate::line::put;
+use crate::vector::plus;
 use convolve_core::{Update, lines};
 use convolve_simd::{Places, Rows, Simd};
 
@@ -223,10 +225,7 @@ impl Sources<'_> {
                         _ => s.load(self.winners.at(at).row(r, 2 * J + t)),
                     };
                     let share = share::<S, T>(s, gradient, winner, own, y * K + x);
-                    sum = Some(match sum {
-                        Some(sum) => s.add(sum, share),
-                        None => share,
-                    });
+                    sum = plus(s, sum, share);
                 }
             }
         }

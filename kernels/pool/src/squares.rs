@@ -1,7 +1,7 @@
 //! Backward of maxima of 2 x 2 pixels side by side without indices: every pixel is in one window, so winners are found and paid in registers.
 
-use crate::gather::{Vector, place, row_of};
 use crate::line::put;
+use crate::vector::vectors;
 use crate::{Pooling, Ties};
 use convolve_core::{BlockMut, Layout, Update};
 use convolve_simd::{Rows, RowsMut, Simd};
@@ -49,16 +49,27 @@ pub(crate) fn squares<S: Simd>(
                     let read = Rows::new(&[rows[0], &rows[0][channels..], rows[1], &rows[1][channels..]]);
                     for (ow, gradient) in gradient.chunks_exact(channels).enumerate() {
                         let (pair, gradient) =
-                            (2 * ow * channels..2 * (ow + 1) * channels, Rows::new(&[gradient]));
+                            (2 * ow * channels..2 * (ow + 1) * channels, Rows::<1>::new(&[gradient]));
+                        let values: Rows<'_, 4> = read.part(pair.start, channels);
                         let [above, below] = &mut to;
                         let (a, b) = above[pair.clone()].split_at_mut(channels);
-                        let (c, d) = below[pair.clone()].split_at_mut(channels);
-                        let cell = Cell {
-                            gradient,
-                            values: read.part(pair.start, channels),
-                            to: RowsMut::new([a, b, c, d]),
-                        };
-                        cell.write(s, ties, update);
+                        let (c, d) = below[pair].split_at_mut(channels);
+                        let mut to = RowsMut::new([a, b, c, d]);
+                        vectors::<S>(
+                            channels,
+                            #[inline(always)]
+                            |at| {
+                                let (pixels, mut lanes) = (at.of::<S, 4, _>(&values), [s.splat(0.0); 4]);
+                                for (n, value) in lanes.iter_mut().enumerate() {
+                                    *value = s.load_first(pixels.row(n));
+                                }
+                                let gradient = s.load_first(at.of::<S, 1, _>(&gradient).row(0));
+                                let parts = parts(s, ties, lanes, gradient);
+                                for (n, part) in parts.into_iter().enumerate() {
+                                    put(s, part, at.of_mut::<S, 4>(&mut to, n), update);
+                                }
+                            },
+                        );
                     }
                 }
             }
@@ -70,40 +81,6 @@ pub(crate) fn squares<S: Simd>(
             if update == Update::Overwrite {
                 diff_src.row(i, y - band.start).fill(0.0);
             }
-        }
-    }
-}
-
-/// A window in NHWC.
-struct Cell<'a, 't> {
-    gradient: Rows<'a, 1>,
-    values: Rows<'a, 4>,
-    to: RowsMut<'t, 4>,
-}
-
-impl Cell<'_, '_> {
-    #[inline(always)]
-    fn write<S: Simd>(mut self, s: S, ties: Ties, update: Update) {
-        let channels = self.gradient.len();
-        for v in 0..channels / S::LANES {
-            self.vector(s, ties, update, Vector::Whole(v));
-        }
-        let rest = channels % S::LANES;
-        if rest > 0 {
-            self.vector(s, ties, update, Vector::Rest(channels - rest, rest));
-        }
-    }
-
-    /// Some of its channels.
-    #[inline(always)]
-    fn vector<S: Simd>(&mut self, s: S, ties: Ties, update: Update, at: Vector) {
-        let mut values = [s.splat(0.0); 4];
-        for (n, value) in values.iter_mut().enumerate() {
-            *value = s.load_first(row_of(&self.values, n, at, S::LANES));
-        }
-        let parts = parts(s, ties, values, s.load_first(row_of(&self.gradient, 0, at, S::LANES)));
-        for (n, part) in parts.into_iter().enumerate() {
-            put(s, part, place(&mut self.to, n, at, S::LANES), update);
         }
     }
 }

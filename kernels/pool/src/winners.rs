@@ -12,6 +12,7 @@ use crate::Pooling;
 use crate::backward::window_rows;
 use crate::gather::Runs;
 use crate::line::Line;
+use crate::vector::vectors;
 use convolve_simd::{Rows, RowsAt, Simd};
 use core::ops::Range;
 
@@ -156,7 +157,7 @@ fn some_rows<S: Simd>(s: S, plan: &Pooling, from: From<'_>, down: &Span, place: 
                             let mut to = to.run(place + i * runs.to_step, runs.len);
                             for x in (0..runs.len).step_by(S::LANES) {
                                 let n = S::LANES.min(runs.len - x);
-                                to.put(s, x, n, any(s, data, count, read, i * runs.from_step + x, n));
+                                to.put(s, x..x + n, any(s, data, count, read, i * runs.from_step + x, n));
                             }
                         }
                     },
@@ -211,14 +212,11 @@ fn some<S: Simd, const N: usize>(
             for i in 0..runs.count {
                 let rows = rows.part(i * runs.from_step, runs.len);
                 let mut to = to.run(start + i * runs.to_step, runs.len);
-                for v in 0..runs.len / S::LANES {
-                    to.put(s, v * S::LANES, S::LANES, best(s, rows.chunk(v, S::LANES), &taps));
-                }
-                let rest = runs.len % S::LANES;
-                if rest > 0 {
-                    let x = runs.len - rest;
-                    to.put(s, x, rest, best(s, rows.at(x, rest), &taps));
-                }
+                vectors::<S>(
+                    runs.len,
+                    #[inline(always)]
+                    |at| to.put(s, at.range::<S>(), best(s, at.of::<S, N, _>(&rows), &taps)),
+                );
             }
         },
     );
@@ -270,17 +268,17 @@ impl Winners<'_> {
         }
     }
 
-    /// Writes the maxima and the winners of `n` windows from `x` on.
+    /// Writes the maxima and the winners of neighbouring windows.
     #[inline(always)]
-    fn put<S: Simd>(&mut self, s: S, x: usize, n: usize, (max, winner): (S::F32, S::F32)) {
+    fn put<S: Simd>(&mut self, s: S, at: Range<usize>, (max, winner): (S::F32, S::F32)) {
         if !self.max.is_empty() {
-            s.store_first(max, &mut self.max[x..x + n]);
+            s.store_first(max, &mut self.max[at.clone()]);
         }
         if !self.bytes.is_empty() {
-            s.store_bytes(winner, &mut self.bytes[x..x + n]);
+            s.store_bytes(winner, &mut self.bytes[at.clone()]);
         }
         if !self.numbers.is_empty() {
-            s.store_first(winner, &mut self.numbers[x..x + n]);
+            s.store_first(winner, &mut self.numbers[at]);
         }
     }
 }

@@ -121,7 +121,6 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
 /// use convolve_simd::RowsMut;
 /// let (mut a, mut b) = ([0.0; 5], [0.0; 4]);
 /// let mut rows = RowsMut::new([&mut a, &mut b]);
-/// assert_eq!(rows.len(), 4);
 /// rows.chunk(1, 1, 2).fill(1.0);
 /// rows.at(0, 3, 1).fill(2.0);
 /// assert_eq!((a, b), ([0.0, 0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 1.0, 1.0]));
@@ -139,18 +138,6 @@ impl<'a, const N: usize> RowsMut<'a, N> {
     pub fn new(mut rows: [&'a mut [f32]; N]) -> Self {
         let len = rows.iter().fold(usize::MAX, |len, row| len.min(row.len()));
         Self { starts: core::array::from_fn(|i| rows[i].as_mut_ptr()), len, marker: PhantomData }
-    }
-
-    /// Elements of the shortest row.
-    #[inline(always)]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether some row has no element.
-    #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// The elements `x .. x + len` of row `n`.
