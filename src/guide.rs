@@ -1,6 +1,8 @@
 //! A course week on convolutional networks: from the first filter to backpropagation, in the lecture's letters, every line running.
 //!
-//! Read the pages in order; each has the formula as the lecture writes it, the same in this library's words, and a snippet that runs.
+//! Read the pages in order; each has the formula as the lecture writes it, the same in this library's words, and snippets that run: paste one into `main`
+//! of a program that depends on `convolve`, or run those of a page in a clone, as `cargo test -p convolve --doc p02_edge_detection`. Nothing is used before it is
+//! explained; whoever reads only one page finds the letters below.
 //!
 //! | page | heading of the lecture |
 //! |---|---|
@@ -17,6 +19,7 @@
 //! | [`p11_backward_convolution`] | backpropagation through a convolution: three formulas, derived |
 //! | [`p12_backward_pooling`] | backpropagation through pooling |
 //! | [`p13_gradient_check`] | a numerical gradient check |
+//! | [`p14_notebook`] | the course's notebook: its cells and the values that it prints |
 //!
 //! # The letters
 //!
@@ -33,7 +36,8 @@
 //! | A = g(Z) | after it | `dst` with [`Epilogue::relu`](crate::Epilogue::relu) |
 //! | dA_prev, dW, db, dZ | gradients | `diff_src`, `diff_weights`, `diff_bias`, `diff_dst` |
 //!
-//! The notebook of that course prints check values. `cargo run --release --example notebook` prints the same, digit by digit.
+//! In formulas h, w and c are row, column and channel of an output, i and j those of a tap of the filter, k is a channel of the input; n, where it is an index,
+//! is the example. (The notebook calls that one i.)
 
 /// Declares a page from its file, and the picture below it, which is part of the page: rustdoc copies no files.
 macro_rules! pages {
@@ -60,4 +64,5 @@ pages! {
     p11_backward_convolution = "guide/11-backward-convolution.md"
     p12_backward_pooling = "guide/12-backward-pooling.md"
     p13_gradient_check = "guide/13-gradient-check.md"
+    p14_notebook = "guide/14-notebook.md"
 }

@@ -27,7 +27,7 @@
 //!
 //! | course | here |
 //! |---|---|
-//! | A_prev (m, n_H, n_W, n_C_prev) | `src` in [`Layout::Nhwc`] |
+//! | A_prev (m, n_H_prev, n_W_prev, n_C_prev) | `src` in [`Layout::Nhwc`] |
 //! | W (f, f, n_C_prev, n_C) | `weights` in [`WeightLayout::Hwio`] |
 //! | b (1, 1, 1, n_C) | [`Epilogue::bias`] |
 //! | Z, A = ReLU(Z) | `dst`, with [`Epilogue::relu`] |
