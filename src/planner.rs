@@ -164,7 +164,7 @@ impl Planner {
     /// this CPU does not have.
     pub fn plan<P: Registered>(&self, conv: Conv2d) -> Result<Plan<P>, Error> {
         let (explanation, problem) = self.decide::<P>(conv)?;
-        if std::env::var_os("CONVOLVE_EXPLAIN").is_some_and(|value| value == "1") {
+        if explains() {
             eprint!("{explanation}");
         }
         let Some(verdict) = explanation.chosen() else { return Err(explanation.refusal()) };
@@ -200,7 +200,7 @@ impl Planner {
     pub fn problem(&self, conv: Conv2d) -> Result<Problem, Error> {
         let (isa, threads) = self.resources()?;
         let machine = self.machine.unwrap_or_else(Machine::native);
-        let caches = self.caches.or(self.machine.map(|machine| machine.caches)).unwrap_or_default();
+        let caches = self.caches_now();
         Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches, machine })
     }
 
@@ -218,10 +218,11 @@ impl Planner {
         self.threads.unwrap_or_else(|| Par::Current.threads()).min(MAX_THREADS)
     }
 
-    /// Prepares a pooling.
+    /// Prepares a pooling: with the instruction set and the threads of this planner, within its limit on the workspace. (There is one algorithm, which
+    /// [`only`](Self::only) and [`forbid`](Self::forbid) do not concern; the plan prints how it computes.)
     ///
     /// # Errors
-    /// As [`Pool2d::plan`], and an instruction set from the environment that is not here.
+    /// As [`Pool2d::plan`]; an instruction set from the environment that is not here; [`Error::Excluded`] where it needs more workspace than allowed.
     ///
     /// ```
     /// use convolve::{Par, Planner, Pool2d};
@@ -233,13 +234,15 @@ impl Planner {
     /// ```
     pub fn pool(&self, pool: Pool2d) -> Result<Pooling, Error> {
         let (isa, threads) = self.resources()?;
-        pool.plan(isa, threads)
+        let plan = pool.plan(isa, threads)?;
+        self.only_one_way("pooling", &plan, plan.workspace_len())?;
+        Ok(plan)
     }
 
-    /// Prepares a fully connected layer.
+    /// Prepares a fully connected layer, as [`pool`](Self::pool), with blocks for the caches of this planner.
     ///
     /// # Errors
-    /// As [`Linear::plan`], and an instruction set from the environment that is not here.
+    /// As [`Linear::plan`]; an instruction set from the environment that is not here; [`Error::Excluded`] where it needs more workspace than allowed.
     ///
     /// ```
     /// use convolve::{Epilogue, Linear, Par, Planner};
@@ -248,11 +251,37 @@ impl Planner {
     /// let weights = plan.pack(&[3.0, 4.0])?;
     /// plan.forward(&weights, &[10.0, 1.0], &mut dst, Epilogue::NONE, &mut plan.workspace()?, Par::Current)?;
     /// assert_eq!(dst, [34.0]);
+    /// println!("{plan}");
+    /// let error = Planner::new().max_workspace(0).linear(Linear::new(2, 1).batch(2)).unwrap_err();
+    /// assert!(error.to_string().contains("KiB of workspace"));
     /// # Ok::<(), convolve::Error>(())
     /// ```
     pub fn linear(&self, linear: Linear) -> Result<FullyConnected, Error> {
         let (isa, threads) = self.resources()?;
-        linear.plan(isa, threads)
+        let plan = linear.plan_for(isa, threads, &self.caches_now())?;
+        self.only_one_way("linear", &plan, plan.workspace_len())?;
+        Ok(plan)
+    }
+
+    /// The limits and the explanation of a layer for which there is one algorithm: names of algorithms do not concern it.
+    fn only_one_way(
+        &self,
+        name: &'static str,
+        plan: &dyn core::fmt::Display,
+        workspace: usize,
+    ) -> Result<(), Error> {
+        if explains() {
+            eprintln!("{plan}");
+        }
+        let needs = workspace.saturating_mul(size_of::<f32>());
+        let Some(limit) = self.max_workspace.filter(|&limit| needs > limit) else { return Ok(()) };
+        let excluded = vec![(name, Exclusion::Workspace { needs, limit })];
+        Err(Error::Excluded { pass: "all passes", problem: plan.to_string(), excluded })
+    }
+
+    /// The caches to compute block sizes for.
+    fn caches_now(&self) -> Caches {
+        self.caches.or(self.machine.map(|machine| machine.caches)).unwrap_or_default()
     }
 
     /// The algorithm that is forced, by the program or else from outside.
@@ -348,6 +377,11 @@ impl Planner {
         }
         Ok((explanation, problem))
     }
+}
+
+/// Whether decisions are to be printed.
+fn explains() -> bool {
+    std::env::var_os("CONVOLVE_EXPLAIN").is_some_and(|value| value == "1")
 }
 
 fn find<P: Registered>(name: &str) -> Option<&'static dyn Algorithm<P>> {

@@ -110,6 +110,27 @@ pub fn floats(integers: &[i64]) -> Vec<f32> {
     integers.iter().map(|&x| x as f32).collect()
 }
 
+/// The way back: a result that ought to be of integers, as such.
+///
+/// # Errors
+/// The first that is none, or so large that f32 might have rounded it.
+pub fn integers(floats: &[f32]) -> Result<Vec<i64>, String> {
+    let integer = |(i, &x): (usize, &f32)| {
+        let exact = x.fract() == 0.0 && x.abs() <= EXACT as f32;
+        if exact { Ok(x as i64) } else { Err(format!("{x} at {i} is no exact integer")) }
+    };
+    floats.iter().enumerate().map(integer).collect()
+}
+
+/// The inner product, in which adjoint passes must agree.
+///
+/// # Panics
+/// When one is longer.
+pub fn inner(a: &[i64], b: &[i64]) -> i64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 /// Which real numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Real {
@@ -188,6 +209,14 @@ mod tests {
             |bits: u32| left.iter().filter(|&&x| (x as f32).to_bits().trailing_zeros() < bits).count();
         assert!(rounded(16) > left.len() / 2, "bf16");
         assert!(rounded(13) > left.len() / 4, "tf32");
+    }
+
+    #[test]
+    fn only_integers_come_back() {
+        assert_eq!(integers(&[3.0, -0.0, -16_777_216.0]).unwrap(), [3, 0, -(1 << 24)]);
+        for wrong in [f32::NAN, f32::INFINITY, 0.5, 16_777_218.0] {
+            assert!(integers(&[1.0, wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

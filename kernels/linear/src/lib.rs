@@ -15,6 +15,7 @@
 //! with fused multiply-adds: |error| <= K u S, and the same bits for any number of threads and any batch slice.
 #![forbid(unsafe_code)]
 
+mod explain;
 mod plan;
 mod vector;
 

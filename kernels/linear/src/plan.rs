@@ -87,7 +87,26 @@ impl Linear {
     /// assert_eq!(error.to_string(), "in_features = 0: it must be at least 1");
     /// ```
     pub fn plan(self, isa: Isa, threads: usize) -> Result<FullyConnected, Error> {
-        FullyConnected::new(self, isa, threads)
+        self.plan_for(isa, threads, &Caches::default())
+    }
+
+    /// As [`plan`](Self::plan), with blocks computed for those caches instead of [`Caches::default`]. They change no bit of the result.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// use convolve_core::Caches;
+    /// use convolve_linear::Linear;
+    /// let small = Caches { l1: 16 << 10, l2: 128 << 10, l3: 1 << 20 };
+    /// let [small, usual] = [small, Caches::default()].map(|caches| {
+    ///     Linear::new(4096, 4096).batch(64).plan_for(convolve_simd::Isa::best(), 1, &caches).map(|plan| plan.workspace_len())
+    /// });
+    /// assert!(small? < usual?);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn plan_for(self, isa: Isa, threads: usize, caches: &Caches) -> Result<FullyConnected, Error> {
+        FullyConnected::new(self, isa, threads, caches)
     }
 }
 
@@ -130,19 +149,19 @@ impl fmt::Display for Key {
 }
 
 /// One product: rows x columns, a sum of `depth`.
-struct Pass {
-    name: &'static str,
-    isa: Isa,
-    size: [usize; 3],
-    kernel: Box<dyn Ukernel>,
-    blocking: Blocking,
+pub(crate) struct Pass {
+    pub(crate) name: &'static str,
+    pub(crate) isa: Isa,
+    pub(crate) size: [usize; 3],
+    pub(crate) kernel: Box<dyn Ukernel>,
+    pub(crate) blocking: Blocking,
 }
 
 impl Pass {
-    fn new(name: &'static str, isa: Isa, size: [usize; 3]) -> Self {
+    fn new(name: &'static str, isa: Isa, size: [usize; 3], caches: &Caches) -> Self {
         let [_, columns, depth] = size;
         let kernel = ukernel(isa, [columns, depth]);
-        let blocking = Blocking::new(kernel.as_ref(), &Caches::default(), size);
+        let blocking = Blocking::new(kernel.as_ref(), caches, size);
         Self { name, isa, size, kernel, blocking }
     }
 
@@ -206,7 +225,7 @@ impl Pass {
         let panels = Panels { data: packed, depth, width: kernel.nr() };
         let task = |ranges: [Range<usize>; 3], mut c: BlockMut<'_, f32>, lane: &mut [f32]| {
             let [_, rows, these] = ranges;
-            if self.size[0] == 1 {
+            if self.size[0] == 1 && depth > 0 {
                 let columns = Columns { packed, depth, width: kernel.nr(), first: these.start };
                 let (bias, clamp) = (epilogue.bias.map(|bias| &bias[these.clone()]), epilogue.early_clamp());
                 vector::times_columns(self.isa, a.data, columns, bias, update, clamp, c.row(0, 0));
@@ -274,7 +293,7 @@ pub struct FullyConnected {
 }
 
 impl FullyConnected {
-    fn new(linear: Linear, isa: Isa, threads: usize) -> Result<Self, Error> {
+    fn new(linear: Linear, isa: Isa, threads: usize, caches: &Caches) -> Result<Self, Error> {
         let Linear { batch, in_features, out_features, weights } = linear;
         for (parameter, value) in [("in_features", in_features), ("out_features", out_features)] {
             if value == 0 {
@@ -299,9 +318,9 @@ impl FullyConnected {
             linear,
             isa,
             threads: threads.max(1),
-            forward: Pass::new("fwd", isa, [batch, out_features, in_features]),
-            data: Pass::new("bwd_d", isa, [batch, in_features, out_features]),
-            weights: Pass::new("bwd_w", isa, gradient),
+            forward: Pass::new("fwd", isa, [batch, out_features, in_features], caches),
+            data: Pass::new("bwd_d", isa, [batch, in_features, out_features], caches),
+            weights: Pass::new("bwd_w", isa, gradient, caches),
         })
     }
 
@@ -315,6 +334,10 @@ impl FullyConnected {
         &self.linear
     }
 
+    pub(crate) fn passes(&self) -> [&Pass; 3] {
+        [&self.forward, &self.data, &self.weights]
+    }
+
     /// Floats of workspace that any pass needs, for all threads planned for.
     /// ```
     /// # use convolve_linear::Linear;
@@ -323,8 +346,7 @@ impl FullyConnected {
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
     pub fn workspace_len(&self) -> usize {
-        let lane =
-            [&self.forward, &self.data, &self.weights].map(Pass::lane_len).into_iter().max().unwrap_or(0);
+        let lane = self.passes().map(Pass::lane_len).into_iter().max().unwrap_or(0);
         self.threads.saturating_mul(lane).saturating_add(self.operands_len())
     }
 

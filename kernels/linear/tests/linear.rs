@@ -244,3 +244,17 @@ fn nonsense_is_refused_with_a_sentence() {
     let error = plan.forward(&packed, &[1.0; 4], &mut [0.0; 2], bias, &mut workspace, Par::Seq).unwrap_err();
     assert_eq!(error.to_string(), "bias has 3 elements, but [2], one per output, needs 2");
 }
+
+/// Found by a property test: the panels of an empty product are empty, and a row of sums must not look into them.
+#[test]
+fn an_empty_batch_of_one_feature_has_no_gradient() {
+    for &isa in Isa::available() {
+        for (inputs, outputs, order) in [(40, 1, WeightOrder::OutIn), (1, 40, WeightOrder::InOut)] {
+            let plan = Linear::new(inputs, outputs).batch(0).weights(order).plan(isa, 1).unwrap();
+            let (mut diff, mut workspace) = ([f32::NAN; 40], plan.workspace().unwrap());
+            plan.backward_weights(&[], &[], &mut diff, None, Update::Overwrite, &mut workspace, Par::Seq)
+                .unwrap();
+            assert_eq!(diff, [0.0; 40]);
+        }
+    }
+}

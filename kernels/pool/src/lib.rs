@@ -31,6 +31,7 @@
 mod backward;
 mod cells;
 pub mod definition;
+mod explain;
 mod forward;
 mod gather;
 mod line;

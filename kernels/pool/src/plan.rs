@@ -215,9 +215,10 @@ impl Pooling {
         self.line.width * self.line.channels
     }
 
-    /// From one row of a window to the next.
+    /// From one row of a window to the next. Of a single row the dilation is only a number, and may be huge.
     pub(crate) fn row_step(&self) -> usize {
-        self.geometry.pool().dilation[0] * self.row_len()
+        let pool = self.geometry.pool();
+        self.row_len() * if pool.kernel[0] == 1 { 1 } else { pool.dilation[0] }
     }
 
     /// Planes in NCHW, images in NHWC.

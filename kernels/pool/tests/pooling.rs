@@ -383,3 +383,19 @@ fn nonsense_is_refused_with_a_sentence() {
         plan.backward(&[], &[0.0; 8], &mut [0.0; 32], Update::Overwrite, &mut workspace, Par::Seq).is_err()
     );
 }
+
+/// Found by a property test: the step from row to row overflowed where there is none.
+#[test]
+fn a_single_tap_has_no_dilation() {
+    for layout in Layout::ALL {
+        for pool in [Pool2d::max(1, 1), Pool2d::average(1, 1)] {
+            let pool = pool.input([2, 2]).dilation([usize::MAX, usize::MAX]).layout(layout);
+            let plan = pool.plan(Isa::best(), 1).unwrap();
+            let (src, mut dst, mut workspace) = ([1.0, 2.0, 3.0, 4.0], [0.0; 4], plan.workspace().unwrap());
+            plan.forward(&src, &mut dst, &mut workspace, Par::Seq).unwrap();
+            assert_eq!(dst, src);
+            plan.backward(&src, &src, &mut dst, Update::Accumulate, &mut workspace, Par::Seq).unwrap();
+            assert_eq!(dst, [2.0, 4.0, 6.0, 8.0]);
+        }
+    }
+}
