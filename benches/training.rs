@@ -11,6 +11,7 @@ use convolve_examples::network::{Network, Parameters, Shape};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Measures a step of training of whole networks, NCHW and NHWC turn by turn. Plans and memory are made before; a step allocates nothing.
@@ -107,7 +108,7 @@ fn main() -> io::Result<()> {
     if !(common.suite.is_empty() && common.problem.is_empty() && common.algorithm.is_empty()) {
         refuse("--suite, --problem and --algorithm are for convolutions; choose networks with --network");
     }
-    let mut shapes = vec![Shape::lenet5(64), Shape::vgg(32), Shape::reader(28, 32)];
+    let mut shapes = vec![Shape::lenet5(64), Shape::vgg(32)];
     shapes.retain(|shape| shape.name.contains(&flags.network));
     if shapes.is_empty() {
         refuse(&format!("no network has `{}` in its name", flags.network));
@@ -122,8 +123,20 @@ fn main() -> io::Result<()> {
             }
             write!(io::stdout(), "\n{}", report.1)?;
         }
-        session.footer("")
+        session.footer(&others())
     })
+}
+
+/// Who else takes these steps: nobody here, as the other program takes turns with this one.
+fn others() -> String {
+    let find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
+    let found = Command::new("python3").args(["-c", find]).stderr(Stdio::null()).status();
+    let torch = match found {
+        Ok(status) if status.success() => "the python3 found here has torch",
+        Ok(_) => "the python3 found here has no torch",
+        Err(_) => "there is no python3 here",
+    };
+    format!("PyTorch and candle take these steps in benches/peers/training.py; {torch}.")
 }
 
 /// Layouts turn by turn: rows, and what to print.

@@ -1,9 +1,9 @@
 //! Face detection: a pretrained network of 193 KB finds the faces of a photograph and draws a box around each.
 //!
 //! ```text
-//! examples/fetch detect                                         # once: the weights
-//! cargo run --release --example detect                          # the embedded photograph, the picture in out/detect
-//! cargo run --release --example detect -- PHOTO --out DIR       # any PNG or JPEG
+//! examples/fetch detect                                                           # once: the weights
+//! cargo run --release -p convolve-examples --example detect                       # the embedded photograph, the picture in out/detect
+//! cargo run --release -p convolve-examples --example detect -- PHOTO --out DIR    # any PNG or JPEG
 //! ```
 //!
 //! One look at the picture answers for 13 x 13 cells at once, which is the sliding window of the lecture done by convolution.
@@ -20,6 +20,7 @@ use boxes::Face;
 use clap::Parser;
 use image::imageops::{self, FilterType};
 use image::{ImageReader, RgbImage};
+use indicatif::{ProgressBar, ProgressStyle};
 use network::{INPUT, Network};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,14 +65,24 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<String> {
+    let bar = ProgressBar::new(3);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}")?);
+    let done = |next: &'static str| {
+        bar.inc(1);
+        bar.set_message(next);
+    };
+    bar.set_message("network");
     let mut network = Network::load(&arguments.weights)?;
+    done("faces");
     let mut photo = photo(arguments.photo.as_deref())?;
     let (faces, time) = detect(&mut network, &photo, arguments.least)?;
+    done("picture");
     faces.iter().for_each(|face| boxes::draw(&mut photo, face));
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
     let path = arguments.out.join("faces.png");
     photo.save(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    bar.finish_and_clear();
     let list: Vec<_> = faces.iter().map(sentence).collect();
     let list = if list.is_empty() { String::new() } else { format!(": {}", list.join("; ")) };
     let (count, ms, path) = (faces.len(), time.as_secs_f64() * 1e3, path.display());

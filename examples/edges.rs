@@ -1,8 +1,8 @@
 //! Edge detection: the first lecture on convolutions, on a real photograph.
 //!
 //! ```text
-//! cargo run --release --example edges                          # the embedded photograph, files in out/edges
-//! cargo run --release --example edges -- PHOTO --out DIR       # any PNG or JPEG
+//! cargo run --release -p convolve-examples --example edges                       # the embedded photograph, files in out/edges
+//! cargo run --release -p convolve-examples --example edges -- PHOTO --out DIR    # any PNG or JPEG
 //! ```
 //!
 //! A filter is a 3x3 matrix. It is laid over every pixel of the picture; the nine products are added up; the sum is the
@@ -20,6 +20,7 @@ use convolve::filters::{
 };
 use convolve::{Conv2d, Epilogue, Forward, Layout, Padding, Planner, forward};
 use image::GrayImage;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -186,10 +187,17 @@ fn find_edges(path: Option<&Path>, out: &Path) -> Result<String> {
     files::make_folder(out)?;
 
     let size = [photo.height() as usize, photo.width() as usize];
+    // Two convolutions, a picture for each filter and for each two that look both ways, and the sheet.
+    let steps = 2 + GREY_FILTERS.len() * 3 / 2 + COLOUR_FILTERS.len() + 1;
+    let bar = ProgressBar::new(steps as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {eta} left")?);
     let grey = apply(&photo.to_luma8(), size, Padding::Same, &GREY_FILTERS)?;
+    bar.inc(1);
     let colour = apply(&photo.to_rgb8(), size, Padding::Same, &COLOUR_FILTERS)?;
+    bar.inc(1);
+    let (time, filters) = (grey.time + colour.time, grey.responses.len() + colour.responses.len());
 
-    let mut report = format!("{name}: {} x {} pixels\n", photo.width(), photo.height());
+    let mut report = format!("{name}\n");
     for (title, Answer { conv, time, .. }) in [("grey", &grey), ("colour", &colour)] {
         let (channels, filters) = (conv.in_channels, conv.out_channels);
         let ms = time.as_secs_f64() * 1e3;
@@ -214,14 +222,18 @@ fn find_edges(path: Option<&Path>, out: &Path) -> Result<String> {
         let picture = response.picture(size).into();
         files::save(&picture, &out.join(response.name.replace(',', "").replace(' ', "-") + ".png"))?;
         cells.push((response.name, sheet::fit(&picture)));
+        bar.inc(1);
     }
     let file = out.join("contact-sheet.png");
     files::save(&sheet::contact_sheet(&cells, 4).into(), &file)?;
 
-    let count = cells.len() - 1;
-    report +=
-        &format!("\n{count} pictures are in {}, all together in {}.\n\n", out.display(), file.display());
-    Ok(report + HOW_TO_READ)
+    bar.finish_and_clear();
+
+    let (count, [height, width], ms) = (cells.len() - 1, size, time.as_secs_f64() * 1e3);
+    Ok(format!(
+        "{report}\n{HOW_TO_READ}\n{filters} filters over {width} x {height} pixels in {ms:.2} ms, {count} pictures; see {}\n",
+        file.display()
+    ))
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
-//! A network that learns to read: a small LeNet on 1,797 real handwritten digits, trained and tested in seconds on one core.
+//! A network that learns to read: LeNet-5 on 1,797 real handwritten digits, trained and tested in seconds on one core.
 //!
 //! ```text
-//! cargo run --release --example lenet                       # trains; pictures, curves and weights in out/lenet
-//! cargo run --release --example lenet -- --seed 7 --threads 4
-//! cargo run --release --example lenet -- --load out/lenet/lenet.safetensors      # tests without training
+//! cargo run --release -p convolve-examples --example lenet                                          # trains; pictures, curves and weights in out/lenet
+//! cargo run --release -p convolve-examples --example lenet -- --seed 7 --threads 4
+//! cargo run --release -p convolve-examples --example lenet -- --load out/lenet/lenet.safetensors    # tests without training
 //!
-//! examples/fetch mnist5k                                                          # 5,000 digits of MNIST, 28x28
-//! cargo run --release --example lenet -- --data mnist5k
+//! examples/fetch mnist5k                                                                            # 5,000 digits of MNIST, 28x28
+//! cargo run --release -p convolve-examples --example lenet -- --data mnist5k
 //!
-//! 8x8x1 -> CONV 3x3 same, 16, ReLU -> CONV 3x3 same, 32, ReLU -> max-pool 2x2 -> FC 64, ReLU -> FC 10 -> softmax
+//! 28x28x1 -> CONV 5x5 same, 6 -> POOL -> 14x14x6 -> CONV 5x5 valid, 16 -> POOL -> 5x5x16 -> FC 120 -> FC 84 -> FC 10 -> softmax
 //! ```
 //!
-//! Every fifth digit is held out. Digits move by up to a pixel from epoch to epoch: without that 97.5 % are read right, with it 99.4 %. The same seed gives the same bits, for any number of threads.
+//! ReLU after every layer that learns but the last; pools take the maximum of 2 x 2 pixels. The digits in the program are of 8 x 8 pixels and are
+//! enlarged to that size: in a network of this shape for 8 x 8, whose last pictures are of 2 x 2 pixels, 97.2 to 98.6 % were read right (five seeds, 30 epochs).
+//!
+//! Every fifth digit is held out. Digits move by up to two pixels from step to step. The same seed gives the same bits, for any number of threads.
 
 #[path = "lenet/digits.rs"]
 mod digits;
@@ -32,20 +35,23 @@ use std::time::Instant;
 /// What went wrong is one sentence for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+/// Where `examples/fetch mnist5k` puts the digits.
+const MNIST5K: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/examples/mnist5k/digits.bin");
+
 /// Digits of a step.
 const BATCH: usize = 32;
 
 /// Which digits.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Data {
-    /// 1,797 of 8 x 8 pixels, in the program
+    /// 1,797 of 8 x 8 pixels, enlarged, in the program
     Uci,
     /// 5,000 of MNIST, 28 x 28 pixels, which examples/fetch mnist5k fetches
     Mnist5k,
 }
 
 #[derive(Parser)]
-#[command(about = "Trains a small LeNet on handwritten digits")]
+#[command(about = "Trains LeNet-5 on handwritten digits")]
 struct Arguments {
     /// Where pictures, curves and weights go.
     #[arg(long, default_value = "out/lenet")]
@@ -57,7 +63,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "uci")]
     data: Data,
     /// Passes over the digits.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 20)]
     epochs: usize,
     /// Threads; they change no bit.
     #[arg(long, default_value_t = 1)]
@@ -89,16 +95,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.max(1)).build()?;
-    let digits = match arguments.data {
+    let (train, test) = match arguments.data {
         Data::Uci => Digits::embedded(),
-        Data::Mnist5k => Digits::mnist5k(Path::new("target/examples/mnist5k/digits.bin"))?,
-    };
-    let (train, test) = digits.split();
-    let mut network = self::network(digits.side, Par::Pool(&pool), arguments.threads.max(1))?;
+        Data::Mnist5k => Digits::mnist5k(Path::new(MNIST5K))?,
+    }
+    .split();
+    let shape = Shape::lenet5(BATCH);
+    let mut network = network(&shape, Par::Pool(&pool), arguments.threads.max(1))?;
     let parameters = match &arguments.load {
-        Some(path) => file::load(path, &Shape::reader(digits.side, BATCH))?,
+        Some(path) => file::load(path, &shape)?,
         None => {
-            let (parameters, curve) = learn(&mut network, &train, &test, arguments)?;
+            let (parameters, curve) = learn(&mut network, &shape, [&train, &test], arguments)?;
             pictures::curves(&arguments.out.join("curves.svg"), &curve)?;
             file::save(&parameters, &arguments.out.join("lenet.safetensors"))?;
             parameters
@@ -107,7 +114,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let read = answers(&mut network, &parameters, &test)?;
     let misread: Vec<usize> = (0..test.len()).filter(|&i| read[i] != test.labels[i]).collect();
     pictures::misread(&arguments.out.join("misread.png"), &test, &misread)?;
-    pictures::filters(&arguments.out.join("filters.png"), &parameters.tensors[0])?;
+    pictures::filters(&arguments.out.join("filters.png"), &parameters.tensors[0], 5)?;
     for &i in &misread {
         println!("digit {i} of the test is a {}, read as a {}", test.labels[i], read[i]);
     }
@@ -124,20 +131,19 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Plans for a batch.
-fn network(side: usize, par: Par<'_>, threads: usize) -> Result<Network<'_>> {
-    let isa = Isa::from_env()?;
-    Ok(Network::new(&Shape::reader(side, BATCH), &Planner::new().threads(threads), isa, par)?)
+fn network<'p>(shape: &Shape, par: Par<'p>, threads: usize) -> Result<Network<'p>> {
+    Ok(Network::new(shape, &Planner::new().threads(threads), Isa::from_env()?, par)?)
 }
 
 /// Adam (Kingma and Ba, 2015) with a step that falls to zero.
 fn learn(
     network: &mut Network<'_>,
-    train: &Digits,
-    test: &Digits,
+    shape: &Shape,
+    [train, test]: [&Digits; 2],
     arguments: &Arguments,
 ) -> Result<(Parameters, Vec<Point>)> {
     let mut random = digits::Random::new(arguments.seed);
-    let mut parameters = Parameters::random(&Shape::reader(train.side, BATCH), || random.uniform())?;
+    let mut parameters = Parameters::random(shape, || random.uniform())?;
     let mut moments = [(); 2].map(|()| Parameters::zeros(parameters.shapes.clone()));
     let mut order: Vec<usize> = (0..train.len()).collect();
     let steps = train.len() / BATCH;
@@ -149,7 +155,7 @@ fn learn(
         let (mut loss, mut right) = (0.0, 0);
         for batch in order.chunks_exact(BATCH) {
             let (mut pixels, labels) = train.gather(batch);
-            digits::shift(&mut pixels, train.side, &mut random);
+            digits::shift(&mut pixels, &mut random);
             network.pack(&parameters)?;
             let logits = network.forward(&parameters, &pixels)?;
             right += labels
@@ -203,40 +209,5 @@ fn greatest(row: &[f32]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn train(seed: u64, threads: usize, epochs: usize) -> (u64, f64) {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let (train, test) = Digits::embedded().split();
-        let mut network = super::network(train.side, Par::Pool(&pool), threads).unwrap();
-        let arguments = Arguments { out: PathBuf::new(), seed, data: Data::Uci, epochs, threads, load: None };
-        let (parameters, curve) = learn(&mut network, &train, &test, &arguments).unwrap();
-        (file::fingerprint(&parameters), curve.last().unwrap().test)
-    }
-
-    #[test]
-    fn it_learns_to_read() {
-        let (_, right) = train(1, 1, 30);
-        assert!(right >= 0.98, "{right}");
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
-        let [(one, _), (again, _), (three, _), (other, _)] =
-            [(1, 1), (1, 1), (1, 3), (2, 1)].map(|(seed, threads)| train(seed, threads, 1));
-        assert!(one == again && one == three && one != other);
-    }
-
-    #[test]
-    fn weights_survive_the_file() {
-        let mut random = digits::Random::new(3);
-        let shape = Shape::reader(8, BATCH);
-        let parameters = Parameters::random(&shape, || random.uniform()).unwrap();
-        let path = std::env::temp_dir().join(format!("lenet-{}.safetensors", std::process::id()));
-        file::save(&parameters, &path).unwrap();
-        let loaded = file::load(&path, &shape).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(file::fingerprint(&parameters), file::fingerprint(&loaded));
-    }
-}
+#[path = "lenet/tests.rs"]
+mod tests;

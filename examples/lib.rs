@@ -1,3 +1,4 @@
-//! What the examples and the benchmark of training share.
+//! What the examples share, and the benchmark of training with them.
 
+pub mod fetched;
 pub mod network;

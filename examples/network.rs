@@ -53,12 +53,6 @@ const fn same(filters: usize, size: usize) -> Layer {
 }
 
 impl Shape {
-    /// The network of the example `lenet`.
-    pub fn reader(side: usize, batch: usize) -> Self {
-        let layers = vec![same(16, 3), same(32, 3), Layer::Pool, Layer::Dense(64), Layer::Dense(10)];
-        Self { name: "reader", input: [1, side, side], batch, layers, layout: Layout::Nchw }
-    }
-
     /// LeNet-5 (LeCun et al., 1998) as it is built today: ReLU, max-pooling, softmax.
     pub fn lenet5(batch: usize) -> Self {
         let second = Layer::Conv { filters: 16, size: 5, padding: Padding::Valid };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! scripts/onnx-conformance                                                # fetches the cases, then does the same as
-//! cargo run --release --example onnx_conformance -- target/onnx-1.17.0/node
+//! cargo run --release -p convolve-examples --example onnx_conformance -- target/onnx-1.17.0/node
 //! ```
 //!
 //! Cases that the library does not cover are listed with the reason. Exit code: 1 when a covered one fails, 2 when there are no cases.
@@ -25,11 +25,14 @@ use std::process::ExitCode;
 /// What went wrong is one sentence for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+/// Where the script puts the cases.
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/onnx-1.17.0/node");
+
 #[derive(Parser)]
 #[command(about = "Runs ONNX's own cases for convolution and pooling")]
 struct Arguments {
     /// The folder with a folder for each case.
-    #[arg(default_value = "target/onnx-1.17.0/node")]
+    #[arg(default_value = CASES)]
     cases: PathBuf,
 }
 

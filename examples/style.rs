@@ -1,9 +1,9 @@
 //! Neural style: a network of 0.75 MB repaints a photograph in 26 styles.
 //!
 //! ```text
-//! examples/fetch style                                          # once: the network
-//! cargo run --release --example style                           # the embedded photograph in every style, in out/style
-//! cargo run --release --example style -- PHOTO --style 7 --out DIR
+//! examples/fetch style                                        # once: the network
+//! cargo run --release -p convolve-examples --example style    # the embedded photograph in every style, in out/style
+//! cargo run --release -p convolve-examples --example style -- PHOTO --style 7 --out DIR
 //! ```
 //!
 //! A style is a scale and a shift for each channel after each convolution; the convolutions are the same for all.

@@ -2,8 +2,8 @@
 //! definition, on integers, exactly. The same as the command's `verify`.
 //!
 //! ```text
-//! cargo run --release --example verify -- testkit/problems/smoke.txt
-//! cargo run --release --example verify -- --algorithm direct --isa avx2 mb1ic64ih56oc64kh3ph1
+//! cargo run --release -p convolve-examples --example verify -- testkit/problems/smoke.txt
+//! cargo run --release -p convolve-examples --example verify -- --algorithm direct --isa avx2 mb1ic64ih56oc64kh3ph1
 //! ```
 //!
 //! Exit code: 1 when any result is wrong, otherwise 2 when a line was bad or nothing was run, otherwise 0.

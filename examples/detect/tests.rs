@@ -1,20 +1,15 @@
 //! Tests of the example `detect`.
 
 use super::*;
+use convolve_examples::fetched::fetched;
 use image::Rgb;
-use std::io::Write;
 
 fn face([left, top, right, bottom]: [f32; 4], score: f32) -> Face {
     Face { left, top, right, bottom, score }
 }
 
-/// The network, or a word past the harness, which shows what a test prints only when it fails.
 fn network() -> Option<Network> {
-    if Path::new(WEIGHTS).exists() {
-        return Some(Network::load(Path::new(WEIGHTS)).unwrap());
-    }
-    writeln!(std::io::stderr(), "NOT RUN: the weights are not at {WEIGHTS}: examples/fetch detect").unwrap();
-    None
+    fetched(WEIGHTS, "examples/fetch detect").then(|| Network::load(Path::new(WEIGHTS)).unwrap())
 }
 
 #[test]

@@ -6,46 +6,48 @@ use std::path::Path;
 /// Kinds of digits.
 pub(crate) const CLASSES: usize = 10;
 
+/// Rows of a digit, and pixels of a row.
+pub(crate) const SIDE: usize = 28;
+/// Pixels of a digit.
+pub(crate) const SIZE: usize = SIDE * SIDE;
+
 /// Digits with what they mean.
 pub(crate) struct Digits {
-    /// Rows of a digit, and pixels of a row.
-    pub(crate) side: usize,
-    /// `side * side` each, from 0 to 1.
+    /// `SIZE` each, from 0 to 1.
     pub(crate) pixels: Vec<f32>,
     /// One per digit.
     pub(crate) labels: Vec<usize>,
 }
 
 impl Digits {
-    /// Those in the program: see `examples/data/README.md`.
+    /// Those in the program (see `examples/data/README.md`), of 8 x 8 pixels: three times as large, with a rim of two.
     pub(crate) fn embedded() -> Self {
-        Self::records(include_bytes!("../data/digits.bin"), 8, 16.0)
+        let Self { pixels, labels } = Self::records(include_bytes!("../data/digits.bin"), 8 * 8, 16.0);
+        let place = |i: usize| (i as f32 - 2.0 + 0.5) / 3.0 - 0.5;
+        let large = |digit: &[f32]| -> Vec<f32> {
+            (0..SIZE).map(|i| between(digit, 8, [place(i / SIDE), place(i % SIDE)])).collect()
+        };
+        Self { pixels: pixels.chunks_exact(8 * 8).flat_map(large).collect(), labels }
     }
 
     /// The 5,000 digits of MNIST that `examples/fetch mnist5k` fetches.
     pub(crate) fn mnist5k(path: &Path) -> Result<Self> {
-        const SIDE: usize = 28;
         let bytes = std::fs::read(path).map_err(|error| {
             format!("{}: {error}; `examples/fetch mnist5k` fetches the digits", path.display())
         })?;
-        if bytes.len() != 5000 * (SIDE * SIDE + 1) {
+        if bytes.len() != 5000 * (SIZE + 1) {
             return Err(format!("{}: not 5,000 digits of {SIDE} x {SIDE} pixels", path.display()).into());
         }
-        Ok(Self::records(&bytes, SIDE, 255.0))
+        Ok(Self::records(&bytes, SIZE, 255.0))
     }
 
     /// Records of pixels, from 0 to `most`, and what they mean.
-    fn records(bytes: &[u8], side: usize, most: f32) -> Self {
-        let records = bytes.chunks_exact(side * side + 1);
+    fn records(bytes: &[u8], size: usize, most: f32) -> Self {
+        let records = bytes.chunks_exact(size + 1);
         let (pixels, labels): (Vec<_>, Vec<_>) =
-            records.map(|record| (&record[..side * side], usize::from(record[side * side]))).unzip();
+            records.map(|record| (&record[..size], usize::from(record[size]))).unzip();
         let pixels = pixels.into_iter().flatten().map(|&x| f32::from(x) / most).collect();
-        Self { side, pixels, labels }
-    }
-
-    /// Pixels of a digit.
-    pub(crate) fn size(&self) -> usize {
-        self.side * self.side
+        Self { pixels, labels }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -57,15 +59,14 @@ impl Digits {
         let part = |test: bool| {
             let chosen: Vec<usize> = (0..self.len()).filter(|i| (i % 5 == 4) == test).collect();
             let (pixels, labels) = self.gather(&chosen);
-            Self { side: self.side, pixels, labels }
+            Self { pixels, labels }
         };
         (part(false), part(true))
     }
 
     /// Some of them, one behind the other.
     pub(crate) fn gather(&self, which: &[usize]) -> (Vec<f32>, Vec<usize>) {
-        let size = self.size();
-        let pixels = which.iter().flat_map(|&i| self.pixels[i * size..][..size].iter().copied()).collect();
+        let pixels = which.iter().flat_map(|&i| self.pixels[i * SIZE..][..SIZE].iter().copied()).collect();
         (pixels, which.iter().map(|&i| self.labels[i]).collect())
     }
 }
@@ -99,17 +100,25 @@ impl Random {
     }
 }
 
-/// Moves each digit by up to one pixel to any side, so that the network learns what a digit is and not where it was written.
-pub(crate) fn shift(pixels: &mut [f32], side: usize, random: &mut Random) {
-    let mut moved = vec![0.0; side * side];
-    for digit in pixels.chunks_exact_mut(side * side) {
-        let [down, right] = [(); 2].map(|()| [0, 1, 1, 1, 1, 2][(random.bits() % 6) as usize]);
-        let from = |y: usize, x: usize| {
-            let (y, x) = ((y + 1).checked_sub(down)?, (x + 1).checked_sub(right)?);
-            (y < side && x < side).then_some(y * side + x)
-        };
+/// The ink between pixels, of which there are `side` in a row, linear from one to the next. Around the digit there is none.
+fn between(digit: &[f32], side: usize, [y, x]: [f32; 2]) -> f32 {
+    let (top, left) = (y.floor(), x.floor());
+    let (down, right) = (y - top, x - left);
+    let at = |row: f32, column: f32| {
+        let inside = |i: f32| (0.0..side as f32).contains(&i);
+        if inside(row) && inside(column) { digit[row as usize * side + column as usize] } else { 0.0 }
+    };
+    let line = |row: f32| (1.0 - right) * at(row, left) + right * at(row, left + 1.0);
+    (1.0 - down) * line(top) + down * line(top + 1.0)
+}
+
+/// Moves each digit by up to two pixels to any side, so that the network learns what a digit is and not where it was written.
+pub(crate) fn shift(pixels: &mut [f32], random: &mut Random) {
+    let mut moved = [0.0; SIZE];
+    for digit in pixels.chunks_exact_mut(SIZE) {
+        let [down, right] = [(); 2].map(|()| 2.0 * random.uniform());
         for (i, to) in moved.iter_mut().enumerate() {
-            *to = from(i / side, i % side).map_or(0.0, |at| digit[at]);
+            *to = between(digit, SIDE, [(i / SIDE) as f32 - down, (i % SIDE) as f32 - right]);
         }
         digit.copy_from_slice(&moved);
     }

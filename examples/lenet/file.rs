@@ -6,17 +6,17 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::path::Path;
 
-/// Names of the tensors of parameters.
-const NAMES: [&str; 8] = [
-    "conv1.weight",
-    "conv1.bias",
-    "conv2.weight",
-    "conv2.bias",
-    "fc1.weight",
-    "fc1.bias",
-    "fc2.weight",
-    "fc2.bias",
-];
+/// Of the tensors of parameters: conv1.weight, conv1.bias, .., fc1.weight, ..
+fn names(parameters: &Parameters) -> Vec<String> {
+    let [mut convs, mut dense] = [0; 2];
+    let weights = parameters.shapes.iter().step_by(2);
+    let layers = weights.map(|shape| {
+        let (kind, count) = if shape.len() == 4 { ("conv", &mut convs) } else { ("fc", &mut dense) };
+        *count += 1;
+        format!("{kind}{count}")
+    });
+    layers.flat_map(|layer| ["weight", "bias"].map(|tensor| format!("{layer}.{tensor}"))).collect()
+}
 
 /// FNV-1a over all bits.
 pub(crate) fn fingerprint(parameters: &Parameters) -> u64 {
@@ -28,7 +28,7 @@ pub(crate) fn save(parameters: &Parameters, path: &Path) -> Result<()> {
     let bytes = |tensor: &Vec<f32>| tensor.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     let bytes: Vec<_> = parameters.tensors.iter().map(bytes).collect();
     let mut views = Vec::new();
-    for ((name, shape), bytes) in NAMES.into_iter().zip(&parameters.shapes).zip(&bytes) {
+    for ((name, shape), bytes) in names(parameters).into_iter().zip(&parameters.shapes).zip(&bytes) {
         views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?));
     }
     safetensors::serialize_to_file(views, None, path)?;
@@ -39,8 +39,9 @@ pub(crate) fn load(path: &Path, shape: &Shape) -> Result<Parameters> {
     let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut parameters = Parameters::zeros(shape.shapes()?);
-    for ((name, shape), tensor) in NAMES.into_iter().zip(&parameters.shapes).zip(&mut parameters.tensors) {
-        let view = file.tensor(name)?;
+    let names = names(&parameters);
+    for ((name, shape), tensor) in names.into_iter().zip(&parameters.shapes).zip(&mut parameters.tensors) {
+        let view = file.tensor(&name).map_err(|error| format!("{}: {error}", path.display()))?;
         if view.shape() != shape || view.dtype() != Dtype::F32 {
             return Err(format!("{}: {name} is not {shape:?} of f32", path.display()).into());
         }

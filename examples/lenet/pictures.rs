@@ -1,6 +1,6 @@
 //! What the network did, to look at: curves, misread digits, first filters.
 
-use super::digits::Digits;
+use super::digits::{Digits, SIDE, SIZE};
 use super::{Point, Result};
 use image::{GrayImage, Luma};
 use plotters::prelude::*;
@@ -45,30 +45,28 @@ pub(crate) fn curves(path: &Path, curve: &[Point]) -> Result<()> {
 
 /// A sheet of digits that were misread, eight in a row.
 pub(crate) fn misread(path: &Path, digits: &Digits, which: &[usize]) -> Result<()> {
-    let tiles: Vec<Vec<f32>> = which
-        .iter()
-        .map(|&i| digits.pixels[i * digits.size()..][..digits.size()].iter().map(|x| 1.0 - x).collect())
-        .collect();
-    sheet(path, &tiles, digits.side)
+    let tiles: Vec<Vec<f32>> =
+        which.iter().map(|&i| digits.pixels[i * SIZE..][..SIZE].iter().map(|x| 1.0 - x).collect()).collect();
+    sheet(path, &tiles, SIDE)
 }
 
-/// The first filters, each from its least to its greatest weight.
-pub(crate) fn filters(path: &Path, weights: &[f32]) -> Result<()> {
+/// The first filters, of `side` x `side` weights, each from its least to its greatest weight.
+pub(crate) fn filters(path: &Path, weights: &[f32], side: usize) -> Result<()> {
     let tiles: Vec<Vec<f32>> = weights
-        .chunks(9)
+        .chunks(side * side)
         .map(|filter| {
             let least = filter.iter().copied().fold(f32::INFINITY, f32::min);
             let range = filter.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
             filter.iter().map(|x| (x - least) / range.max(f32::MIN_POSITIVE)).collect()
         })
         .collect();
-    sheet(path, &tiles, 3)
+    sheet(path, &tiles, side)
 }
 
-/// Square tiles of `side` pixels, each enlarged to 64.
+/// Square tiles of `side` pixels, each enlarged to 140, a multiple of the sides of digits and of filters.
 fn sheet(path: &Path, tiles: &[Vec<f32>], side: usize) -> Result<()> {
     const ROW: usize = 8;
-    const TILE: usize = 64;
+    const TILE: usize = 140;
     const PITCH: usize = TILE + 8;
     let rows = tiles.len().div_ceil(ROW).max(1);
     let mut picture = GrayImage::from_pixel((ROW * PITCH) as u32, (rows * PITCH) as u32, Luma([200]));

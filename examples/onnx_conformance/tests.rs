@@ -2,9 +2,9 @@
 
 use super::*;
 use case::{Tensor, Values};
+use convolve_examples::fetched::fetched;
 use prost::Message;
 use proto::{Attribute, Graph, Model, Node};
-use std::io::Write;
 
 fn tensor(shape: &[usize], values: &[f32]) -> Tensor {
     Tensor { shape: shape.to_vec(), values: Values::F32(values.to_vec()) }
@@ -33,18 +33,10 @@ const COVERED: usize = 57;
 
 #[test]
 fn every_case_of_onnx_that_is_covered_passes() {
-    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/onnx-1.17.0/node");
-    if !cases.exists() {
-        // Past the harness, which shows what a test prints only when it fails.
-        let there = cases.display();
-        writeln!(
-            std::io::stderr(),
-            "NOT RUN: ONNX's cases are not at {there}: scripts/onnx-conformance --fetch"
-        )
-        .unwrap();
+    if !fetched(CASES, "scripts/onnx-conformance --fetch") {
         return;
     }
-    let verdicts = conformance(&cases).unwrap();
+    let verdicts = conformance(Path::new(CASES)).unwrap();
     assert!(report(&verdicts));
     let passed = verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Passed(_))).count();
     assert_eq!((passed, verdicts.len()), (COVERED, 76));

@@ -1,7 +1,9 @@
 """Runs the network of the example `style` in ONNX Runtime, on what the example saw, and prints how far the outputs are apart.
 
-    cargo run --release --example style -- --style 7 --tensors
-    python3 examples/style/compare.py out/style/style-07.safetensors       # needs numpy and onnxruntime
+    cargo run --release -p convolve-examples --example style -- --style 7 --tensors
+    python3 examples/style/compare.py out/style/style-07.safetensors [THREADS]       # needs numpy and onnxruntime
+
+Without THREADS ONNX Runtime takes as many as it likes.
 """
 
 import json
@@ -10,8 +12,11 @@ import re
 import sys
 import time
 
-import numpy
-import onnxruntime
+try:
+    import numpy
+    import onnxruntime
+except ImportError as error:
+    sys.exit(f"compare: {error}; pip install numpy onnxruntime")
 
 NETWORK = pathlib.Path(__file__).parents[2] / "target/examples/style/multistyle26.onnx"
 
@@ -28,8 +33,13 @@ def read(path):
     }
 
 
-path = pathlib.Path(sys.argv[1])
-style = int(re.fullmatch(r"style-(\d+)\.safetensors", path.name)[1])
+path = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "out/style/style-07.safetensors")
+name = re.fullmatch(r"style-(\d+)\.safetensors", path.name)
+if not (name and path.exists()):
+    sys.exit(f"compare: {path} is not a style-NN.safetensors that is there; the example writes it with --tensors")
+if not NETWORK.exists():
+    sys.exit(f"compare: {NETWORK} is not there; examples/fetch style fetches it")
+style = int(name[1])
 tensors = read(path)
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = int(sys.argv[2]) if len(sys.argv) > 2 else 0

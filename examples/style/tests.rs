@@ -1,7 +1,7 @@
 //! Tests of the example `style`.
 
 use super::*;
-use std::io::Write;
+use convolve_examples::fetched::fetched;
 
 fn tensor(size: [usize; 2], values: &[f32]) -> Tensor {
     Tensor { size, channels: values.len() / (size[0] * size[1]), values: values.to_vec() }
@@ -41,10 +41,7 @@ fn a_missing_network_is_an_error_that_says_how_to_get_it() {
 
 #[test]
 fn it_paints_as_onnx_runtime_does() {
-    if !Path::new(NETWORK).exists() {
-        // Past the harness, which shows what a test prints only when it fails.
-        writeln!(std::io::stderr(), "NOT RUN: the network is not at {NETWORK}: examples/fetch style")
-            .unwrap();
+    if !fetched(NETWORK, "examples/fetch style") {
         return;
     }
     // What ONNX Runtime 1.32 makes of this pattern: style, row and column, pixel.
