@@ -110,6 +110,8 @@ pub fn product(
         a.view_rows().filter(|&(_, _, distance)| !caches.crowded(mr.min(rows.len()), apart(distance)));
     let view_b = b.view_panels(nr);
     let tiles = rows.len().div_ceil(mr);
+    // Every tile asks for its part of the next panels, a little in every step.
+    let ahead_pitch = nr.div_ceil(tiles.max(1)).min(LINE);
     // LOOP 4; once also when there is nothing to sum, so that C is written.
     for k in (0..depth.max(1)).step_by(kc) {
         let ks = k..depth.min(k + kc);
@@ -117,66 +119,72 @@ pub fn product(
         // LOOP 3
         for j in columns.clone().step_by(nc) {
             let js = j..columns.end.min(j + nc);
-            let panels = || js.clone().step_by(nr).map(|j| j..js.end.min(j + nr)).enumerate();
             if view_b.is_none() {
-                for (p, panel) in panels() {
-                    b.pack_panel(panel, ks.clone(), nr, &mut packed_b[p * ks.len() * nr..]);
+                for (p, j) in js.clone().step_by(nr).enumerate() {
+                    let to = &mut packed_b[p * ks.len() * nr..];
+                    b.pack_panel(j..js.end.min(j + nr), ks.clone(), nr, to);
                 }
             }
+            // The panels of this block, and those that come after it, be it in the call that follows this one.
+            let (panels, distance, next) = match view_b {
+                Some((data, distance)) => {
+                    let (column, step) = match () {
+                        () if js.end < columns.end => (js.end, ks.start),
+                        () if ks.end < depth => (columns.start, ks.end),
+                        () => (columns.end, 0),
+                    };
+                    let from = |column: usize, step: usize| {
+                        data.get(column.div_ceil(nr) * distance + step * nr..).unwrap_or_default()
+                    };
+                    (from(js.start, ks.start), distance, from(column, step))
+                }
+                None => (&*packed_b, ks.len() * nr, &[][..]),
+            };
             // LOOP 2
             for index in 0..tiles {
                 let tile = index * rows.len() / tiles..(index + 1) * rows.len() / tiles;
                 let from = rows.start + tile.start;
-                let (lhs, first, distance) = match view_a {
+                let (lhs, first, apart) = match view_a {
                     Some((data, first, distance)) => (data, first + from * distance + ks.start, distance),
                     None => {
                         a.pack_rows(from..from + tile.len(), ks.clone(), pitch, packed_a);
                         (&*packed_a, 0, pitch)
                     }
                 };
-                let at: [usize; MAX_MR] = core::array::from_fn(|m| first + m * distance);
+                let at: [usize; MAX_MR] = core::array::from_fn(|m| first + m * apart);
                 let mut to = [[0; 2]; MAX_MR];
                 for (m, to) in to[..tile.len()].iter_mut().enumerate() {
                     *to = (target.row)(tile.start + m);
                 }
-                // LOOP 1
-                for (p, panel) in panels() {
-                    let rhs = match view_b {
-                        Some((data, distance)) => &data[panel.start / nr * distance + ks.start * nr..],
-                        None => &packed_b[p * ks.len() * nr..],
-                    };
-                    // The panel of the next block of depth: each tile asks for a line of it a step, until all of it is on its way.
-                    let ahead = match view_b {
-                        Some((data, distance)) if ks.end < depth => {
-                            let from = panel.start / nr * distance + ks.end * nr;
-                            let next = &data[from..][..kc.min(depth - ks.end) * nr];
-                            next.get(index * ks.len() * LINE..).unwrap_or_default()
-                        }
-                        _ => &[],
-                    };
-                    let within = panel.start - columns.start;
-                    let init = match target.init {
+                let mut call = Call {
+                    lhs,
+                    at: Lhs::Rows(&at[..tile.len()]),
+                    rhs: panels,
+                    pitch: nr,
+                    walk: Walk::run(ks.len()),
+                    init: match target.init {
                         _ if ks.start > 0 => Init::Dst,
-                        Init::Bias(bias) => Init::Bias(&bias[within..within + panel.len()]),
                         Init::Rows(numbers) => Init::Rows(&numbers[tile.clone()]),
                         init => init,
-                    };
-                    let call = Call {
-                        lhs,
-                        at: Lhs::Rows(&at[..tile.len()]),
-                        rhs,
-                        pitch: nr,
-                        walk: Walk::run(ks.len()),
-                        init,
-                        clamp,
-                        to: &to[..tile.len()],
-                        column: target.column + within,
-                        columns: panel.len(),
-                        fetch: None,
-                        ahead,
-                        ahead_pitch: LINE,
-                    };
+                    },
+                    clamp,
+                    to: &to[..tile.len()],
+                    column: target.column + js.start - columns.start,
+                    columns: nr,
+                    fetch: None,
+                    ahead: next.get(index * ks.len() * ahead_pitch..).unwrap_or_default(),
+                    ahead_pitch,
+                };
+                // LOOP 1: what does not change from panel to panel is not made again.
+                for j in js.clone().step_by(nr) {
+                    call.columns = nr.min(js.end - j);
+                    if let (Init::Bias(_), Init::Bias(bias)) = (call.init, target.init) {
+                        call.init = Init::Bias(&bias[j - columns.start..][..call.columns]);
+                    }
                     kernel.run(&call, c);
+                    call.column += nr;
+                    call.rhs = call.rhs.get(distance..).unwrap_or_default();
+                    call.ahead = call.ahead.get(distance..).unwrap_or_default();
                 }
             }
         }
