@@ -39,30 +39,30 @@
 //! In formulas h, w and c are row, column and channel of an output, i and j those of a tap of the filter, k is a channel of the input; n, where it is an index,
 //! is the example. (The notebook calls that one i.)
 
-/// Declares a page from its file, and the picture below it, which is part of the page: rustdoc copies no files.
+/// Declares a page from its file, and the pictures below it (scripts/guide-pictures), which are part of the page: rustdoc copies no files.
 macro_rules! pages {
-    ($($page:ident = $file:literal $(, $picture:literal)?)*) => {
+    ($($page:ident = $file:literal $(, $picture:literal)*;)*) => {
         $(
             #[doc = include_str!($file)]
-            $(#[doc = include_str!($picture)])?
+            $(#[doc = include_str!($picture)])*
             pub mod $page {}
         )*
     };
 }
 
 pages! {
-    p01_computer_vision = "guide/01-computer-vision.md"
-    p02_edge_detection = "guide/02-edge-detection.md"
-    p03_more_edges = "guide/03-more-edges.md"
-    p04_padding = "guide/04-padding.md"
-    p05_stride = "guide/05-stride.md"
-    p06_volumes = "guide/06-volumes.md"
-    p07_one_layer = "guide/07-one-layer.md"
-    p08_pooling = "guide/08-pooling.md"
-    p09_a_network = "guide/09-a-network.md", "../docs/lenet.svg"
-    p10_why_convolutions = "guide/10-why-convolutions.md"
-    p11_backward_convolution = "guide/11-backward-convolution.md"
-    p12_backward_pooling = "guide/12-backward-pooling.md"
-    p13_gradient_check = "guide/13-gradient-check.md"
-    p14_notebook = "guide/14-notebook.md"
+    p01_computer_vision = "guide/01-computer-vision.md", "../docs/tasks.svg";
+    p02_edge_detection = "guide/02-edge-detection.md", "../docs/edges.svg";
+    p03_more_edges = "guide/03-more-edges.md";
+    p04_padding = "guide/04-padding.md";
+    p05_stride = "guide/05-stride.md";
+    p06_volumes = "guide/06-volumes.md";
+    p07_one_layer = "guide/07-one-layer.md";
+    p08_pooling = "guide/08-pooling.md";
+    p09_a_network = "guide/09-a-network.md", "../docs/lenet.svg", "../docs/filters.svg";
+    p10_why_convolutions = "guide/10-why-convolutions.md";
+    p11_backward_convolution = "guide/11-backward-convolution.md";
+    p12_backward_pooling = "guide/12-backward-pooling.md";
+    p13_gradient_check = "guide/13-gradient-check.md";
+    p14_notebook = "guide/14-notebook.md";
 }

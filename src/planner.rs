@@ -276,7 +276,9 @@ impl Planner {
         let needs = workspace.saturating_mul(size_of::<f32>());
         let Some(limit) = self.max_workspace.filter(|&limit| needs > limit) else { return Ok(()) };
         let excluded = vec![(name, Exclusion::Workspace { needs, limit })];
-        Err(Error::Excluded { pass: "all passes", problem: plan.to_string(), excluded })
+        let text = plan.to_string();
+        let problem = text.split(':').next().unwrap_or_default().to_owned();
+        Err(Error::Excluded { pass: "all passes", problem, excluded })
     }
 
     /// The caches to compute block sizes for.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use convolve::registry::Registered;
 use convolve::{
-    BackwardData, BackwardWeights, Conv2d, Epilogue, Error, Forward, Gradients, Par, Planner, Update,
-    backward,
+    BackwardData, BackwardWeights, Caches, Conv2d, Epilogue, Error, Forward, Gradients, Linear, Par, Planner,
+    Pool2d, Update, backward,
 };
 use convolve_testkit::{Direction, Refusal, Scope, problems, strategy};
 use proptest::prelude::*;
@@ -534,4 +534,32 @@ fn an_empty_batch_is_computed_and_zeroes_gradients() {
 fn no_memory_is_an_error() {
     assert!(matches!(convolve::Workspace::new(usize::MAX), Err(Error::OutOfMemory { .. })));
     assert!(matches!(convolve::Workspace::new(isize::MAX as usize / 4 - 64), Err(Error::OutOfMemory { .. })));
+}
+
+#[test]
+fn poolings_and_linear_layers_obey_the_planner() {
+    let (pool, linear) = (Pool2d::average(64, 3).input(56).padding(1), Linear::new(4096, 1000).batch(64));
+    let needs = |planner: &Planner| {
+        (planner.pool(pool).unwrap().workspace_len() * 4, planner.linear(linear).unwrap().workspace_len() * 4)
+    };
+    let planner = Planner::new().threads(2);
+    let (of_pool, of_linear) = needs(&planner);
+    assert!(of_pool > 0 && of_linear > 0);
+    assert!(planner.clone().max_workspace(of_pool).pool(pool).is_ok());
+    assert!(planner.clone().max_workspace(of_linear).linear(linear).is_ok());
+    let errors = [
+        planner.clone().max_workspace(of_pool - 1).pool(pool).unwrap_err(),
+        planner.clone().max_workspace(of_linear - 1).linear(linear).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(&error, Error::Excluded { excluded, .. } if excluded.len() == 1), "{error}");
+        let [problem, reason] =
+            [" (all passes): ", "KiB of workspace"].map(|part| error.to_string().find(part).unwrap());
+        assert!(problem < reason, "{error}");
+    }
+    // Smaller caches, smaller blocks; fewer threads, fewer lanes.
+    let small = Caches { l1: 8 << 10, l2: 64 << 10, l3: 1 << 20 };
+    assert!(needs(&planner.clone().caches(small)).1 < of_linear);
+    let one = needs(&planner.threads(1));
+    assert!(one.0 < of_pool && one.1 < of_linear);
 }

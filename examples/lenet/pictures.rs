@@ -65,15 +65,15 @@ pub(crate) fn filters(path: &Path, weights: &[f32], side: usize) -> Result<()> {
 
 /// Square tiles of `side` pixels, each enlarged to 140, a multiple of the sides of digits and of filters.
 fn sheet(path: &Path, tiles: &[Vec<f32>], side: usize) -> Result<()> {
-    const ROW: usize = 8;
     const TILE: usize = 140;
     const PITCH: usize = TILE + 8;
-    let rows = tiles.len().div_ceil(ROW).max(1);
-    let mut picture = GrayImage::from_pixel((ROW * PITCH) as u32, (rows * PITCH) as u32, Luma([200]));
+    let columns = tiles.len().clamp(1, 8);
+    let rows = tiles.len().div_ceil(columns).max(1);
+    let mut picture = GrayImage::from_pixel((columns * PITCH) as u32, (rows * PITCH) as u32, Luma([200]));
     for (i, tile) in tiles.iter().enumerate() {
         for (y, x) in (0..TILE * TILE).map(|t| (t / TILE, t % TILE)) {
             let value = tile[y * side / TILE * side + x * side / TILE];
-            let place = [i % ROW * PITCH + 4 + x, i / ROW * PITCH + 4 + y];
+            let place = [i % columns * PITCH + 4 + x, i / columns * PITCH + 4 + y];
             picture.put_pixel(place[0] as u32, place[1] as u32, Luma([(255.0 * value) as u8]));
         }
     }
