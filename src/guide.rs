@@ -1,8 +1,9 @@
 //! A course week on convolutional networks: from the first filter to backpropagation, in the lecture's letters, every line running.
 //!
-//! Read the pages in order; each has the formula as the lecture writes it, the same in this library's words, and snippets that run: paste one into `main`
-//! of a program that depends on `convolve`, or run those of a page in a clone, as `cargo test -p convolve --doc p02_edge_detection`. Nothing is used before it is
-//! explained; whoever reads only one page finds the letters below.
+//! Read the pages in order; each has the formula as the lecture writes it, the same in this library's words, and snippets that run. Paste one into
+//! `fn main() -> Result<(), convolve::Error> { ..; Ok(()) }` of a program that depends on `convolve` (those of the last page need the crate of the tests as
+//! well), or run those of a page in a clone, as `cargo test -p convolve --doc p02_edge_detection`, which compiles for some minutes the first time.
+//! Whoever reads only one page finds the letters below.
 //!
 //! | page | heading of the lecture |
 //! |---|---|

@@ -23,6 +23,9 @@
 //!   [`Transposed2d`] enlarges, [`Conv1d`] is a view of signals; [`filters`] are the nine numbers of a first lecture.
 //! - [`guide`] is a course week on all of this, from the first filter to backpropagation, every line running.
 //!
+//! Examples in the documentation of what is re-exported name the crate that it comes from (`convolve_core`, `convolve_pool`, `convolve_linear`,
+//! `convolve_layers`, `convolve_simd`): all of these names are in this one as well, so write `convolve::` there.
+//!
 //! # The course's letters
 //!
 //! | course | here |

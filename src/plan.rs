@@ -336,7 +336,7 @@ impl Plan<BackwardWeights> {
             self.execute.run(BackwardWeightsArgs { src, diff_dst, diff_weights, update }, workspace, par);
         }
         if let Some(diff_bias) = diff_bias {
-            backward_bias(geometry, diff_dst, diff_bias, update, par);
+            backward_bias(geometry, diff_dst, diff_bias, update, par)?;
         }
         Ok(())
     }

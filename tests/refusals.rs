@@ -6,7 +6,7 @@ use std::path::Path;
 use convolve::registry::Registered;
 use convolve::{
     BackwardData, BackwardWeights, Caches, Conv2d, Epilogue, Error, Forward, Gradients, Linear, Par, Planner,
-    Pool2d, Update, backward,
+    Pool2d, Update, backward, backward_bias,
 };
 use convolve_testkit::{Direction, Refusal, Scope, problems, strategy};
 use proptest::prelude::*;
@@ -562,4 +562,18 @@ fn poolings_and_linear_layers_obey_the_planner() {
     assert!(needs(&planner.clone().caches(small)).1 < of_linear);
     let one = needs(&planner.threads(1));
     assert!(one.0 < of_pool && one.1 < of_linear);
+}
+
+/// Found by a reader: a gradient of the bias was made of whatever was there.
+#[test]
+fn the_gradient_of_a_bias_has_its_lengths() {
+    for (dst, bias, wrong) in
+        [(3, 1, "diff_dst"), (7, 1, "diff_dst"), (2, 3, "diff_dst"), (4, 3, "diff_bias")]
+    {
+        let geometry = Conv2d::new(1, 1, 2).input(3).geometry().unwrap();
+        let mut diff_bias = vec![7.0; bias];
+        let error = backward_bias(&geometry, &vec![1.0; dst], &mut diff_bias, Update::Overwrite, Par::Seq);
+        assert!(error.unwrap_err().to_string().starts_with(wrong));
+        assert!(diff_bias.iter().all(|&x| x == 7.0));
+    }
 }

@@ -7,7 +7,7 @@
 //! A pass of its own over `diff_dst`, not a by-product of the gradient of the weights: so its bits do not depend on the algorithm that makes
 //! the latter, nor on whether anyone asks for it.
 
-use crate::{BlockMut, Cut, Geometry, Layout, Par, Update, workspace::LINE};
+use crate::{BlockMut, Cut, Error, Geometry, Layout, Operand, Par, Update, workspace::LINE};
 
 /// Channels that are summed together in NHWC: two cache lines of each pixel, which eight registers of the smallest vectors hold.
 const BLOCK: usize = 2 * LINE;
@@ -17,12 +17,17 @@ const FEW: usize = 1 << 17;
 
 /// Writes or adds the gradient of the bias. O(elements of `diff_dst`).
 ///
+/// # Errors
+/// A slice of the wrong length; nothing is then written.
+///
 /// ```
 /// use convolve_core::{Conv2d, Par, Update, backward_bias};
 /// let geometry = Conv2d::new(1, 2, 1).input([1, 2]).geometry()?;
 /// let mut diff_bias = [1.0, 1.0];
-/// backward_bias(&geometry, &[1.0, 2.0, 30.0, 40.0], &mut diff_bias, Update::Accumulate, Par::Seq);
+/// backward_bias(&geometry, &[1.0, 2.0, 30.0, 40.0], &mut diff_bias, Update::Accumulate, Par::Seq)?;
 /// assert_eq!(diff_bias, [4.0, 71.0]);
+/// let error = backward_bias(&geometry, &[1.0; 3], &mut diff_bias, Update::Overwrite, Par::Seq).unwrap_err();
+/// assert_eq!(error.to_string(), "diff_dst has 3 elements, but [1, 2, 1, 2] NCHW needs 4");
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
 pub fn backward_bias(
@@ -31,7 +36,9 @@ pub fn backward_bias(
     diff_bias: &mut [f32],
     update: Update,
     par: Par<'_>,
-) {
+) -> Result<(), Error> {
+    geometry.check(Operand::Dst, "diff_dst", diff_dst.len())?;
+    geometry.check(Operand::Bias, "diff_bias", diff_bias.len())?;
     let (channels, [height, width]) = (geometry.conv().out_channels, geometry.output());
     let extent = [1, 1, diff_bias.len()];
     let cut = Cut { unit: channels.max(1), block: BLOCK };
@@ -63,6 +70,7 @@ pub fn backward_bias(
             }
         }
     });
+    Ok(())
 }
 
 /// Sum in [`LINE`] interleaved parts, which are then added pairwise.

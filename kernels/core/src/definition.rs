@@ -8,7 +8,7 @@
 //!     backward-weights   diff_weights[w] += src[s] * diff_dst[d]
 //! ```
 
-use crate::Geometry;
+use crate::{Geometry, Operand};
 use core::ops::{Add, Mul};
 
 /// A number that the definition can be computed in: f32, f64, i64.
@@ -66,7 +66,17 @@ pub fn for_each_mac(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usi
     }
 }
 
+/// Panics with the sentence that a plan would return.
+fn check<T>(geometry: &Geometry, operand: Operand, name: &'static str, slice: &[T]) {
+    if let Err(error) = geometry.check(operand, name, slice.len()) {
+        panic!("{error}");
+    }
+}
+
 /// Forward: `dst = src * weights`.
+///
+/// # Panics
+/// When a slice does not have the length of its tensor.
 ///
 /// ```
 /// use convolve_core::{Conv2d, definition};
@@ -75,12 +85,17 @@ pub fn for_each_mac(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usi
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
 pub fn forward<T: Number>(geometry: &Geometry, src: &[T], weights: &[T]) -> Vec<T> {
+    check(geometry, Operand::Src, "src", src);
+    check(geometry, Operand::Weights, "weights", weights);
     let mut dst = vec![T::default(); geometry.dst_len()];
     for_each_mac(geometry, |s, w, d| dst[d] = dst[d] + src[s] * weights[w]);
     dst
 }
 
 /// Backward-data: the gradient of the input.
+///
+/// # Panics
+/// When a slice does not have the length of its tensor.
 ///
 /// ```
 /// use convolve_core::{Conv2d, definition};
@@ -89,12 +104,17 @@ pub fn forward<T: Number>(geometry: &Geometry, src: &[T], weights: &[T]) -> Vec<
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
 pub fn backward_data<T: Number>(geometry: &Geometry, diff_dst: &[T], weights: &[T]) -> Vec<T> {
+    check(geometry, Operand::Dst, "diff_dst", diff_dst);
+    check(geometry, Operand::Weights, "weights", weights);
     let mut diff_src = vec![T::default(); geometry.src_len()];
     for_each_mac(geometry, |s, w, d| diff_src[s] = diff_src[s] + diff_dst[d] * weights[w]);
     diff_src
 }
 
 /// Backward-weights: the gradient of the weights.
+///
+/// # Panics
+/// When a slice does not have the length of its tensor.
 ///
 /// ```
 /// use convolve_core::{Conv2d, definition};
@@ -103,12 +123,17 @@ pub fn backward_data<T: Number>(geometry: &Geometry, diff_dst: &[T], weights: &[
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
 pub fn backward_weights<T: Number>(geometry: &Geometry, src: &[T], diff_dst: &[T]) -> Vec<T> {
+    check(geometry, Operand::Src, "src", src);
+    check(geometry, Operand::Dst, "diff_dst", diff_dst);
     let mut diff_weights = vec![T::default(); geometry.weights_len()];
     for_each_mac(geometry, |s, w, d| diff_weights[w] = diff_weights[w] + src[s] * diff_dst[d]);
     diff_weights
 }
 
 /// The gradient of the bias: the sum of `diff_dst` over images and pixels, per output channel.
+///
+/// # Panics
+/// When a slice does not have the length of its tensor.
 ///
 /// ```
 /// use convolve_core::{Conv2d, definition};
@@ -117,6 +142,7 @@ pub fn backward_weights<T: Number>(geometry: &Geometry, src: &[T], diff_dst: &[T
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
 pub fn backward_bias<T: Number>(geometry: &Geometry, diff_dst: &[T]) -> Vec<T> {
+    check(geometry, Operand::Dst, "diff_dst", diff_dst);
     let (conv, strides) = (geometry.conv(), geometry.dst());
     let mut diff_bias = vec![T::default(); conv.out_channels];
     for n in 0..conv.batch {

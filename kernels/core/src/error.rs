@@ -72,7 +72,7 @@ pub enum Error {
     },
     /// A size does not fit the address space.
     #[error(
-        "{what} of {problem} does not fit the address space ({bits} bits): split the batch or the channels"
+        "{what} of {problem} does not fit the address space ({bits} bits): is a size, a stride, a dilation or a padding meant to be that large? If so, split the batch or the channels"
     )]
     TooLarge {
         /// Which size overflowed.

@@ -95,7 +95,7 @@ impl Geometry {
                         "it must be at least 1; 1 is dense (oneDNN counts from 0)"
                     }
                     "input height" | "input width" => {
-                        "it must be at least 1; set it with `.input([height, width])`"
+                        "it must be at least 1; set it with `.input([height, width])`, that of a `Conv1d` with `.length(..)`"
                     }
                     _ => "it must be at least 1",
                 };

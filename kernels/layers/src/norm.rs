@@ -102,7 +102,7 @@ pub struct Norm {
     pub layout: Layout,
     /// What shares a mean.
     pub statistics: Statistics,
-    /// What is added to a variance.
+    /// What is added to a variance, at least 0. (With 0, values that are all equal become 0 / 0, NaN.)
     pub epsilon: f64,
 }
 
@@ -129,6 +129,11 @@ impl Norm {
             if value == 0 {
                 return Err(Error::Parameter { parameter, value, reason: "it must be at least 1" });
             }
+        }
+        if !(self.epsilon >= 0.0 && self.epsilon.is_finite()) {
+            let (text, reason) =
+                (format!("epsilon = {}", self.epsilon), "it must be a finite number from 0 on".to_string());
+            return Err(Error::Problem { text, reason });
         }
         let len = self.batch.max(1).checked_mul(self.channels).and_then(|len| len.checked_mul(self.pixels));
         let too_large = || Error::TooLarge { what: "src", problem: format!("{self:?}"), bits: usize::BITS };

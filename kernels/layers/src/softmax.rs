@@ -142,7 +142,7 @@ fn rows(operand: &'static str, got: usize, classes: usize) -> Result<(), Error> 
     }
     let shape = format!("rows of {classes} classes");
     let hint = "; it must be a multiple".to_string();
-    Err(Error::Length { operand, shape, expected: got / classes * classes, got, hint })
+    Err(Error::Length { operand, shape, expected: (got / classes * classes).max(classes), got, hint })
 }
 
 fn length(operand: &'static str, expected: usize, classes: usize, got: usize) -> Result<(), Error> {

@@ -572,7 +572,6 @@ impl FullyConnected {
         let Some(diff_bias) = diff_bias else { return Ok(()) };
         let Linear { batch, out_features, .. } = self.linear;
         let conv = Conv2d::new(1, out_features, 1).input(1).batch(batch).layout(Layout::Nhwc);
-        backward_bias(&conv.geometry()?, diff_dst, diff_bias, update, par);
-        Ok(())
+        backward_bias(&conv.geometry()?, diff_dst, diff_bias, update, par)
     }
 }

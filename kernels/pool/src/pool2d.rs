@@ -1,7 +1,7 @@
 //! What the user says, one pooling as plain data, and the same with every size checked.
 //!
-//! `output = floor((input + begin + end - (dilation * (kernel - 1) + 1)) / stride) + 1` per axis; with `ceil_mode` rounded up, but no window
-//! starts in the padding at the end.
+//! `output = floor((input + begin + end - (dilation * (kernel - 1) + 1)) / stride) + 1` per axis; with `ceil_mode` rounded up, and one less if the last
+//! window would then start in the padding at the end: PyTorch's and ONNX's rule.
 
 use convolve_core::{Error, Layout, Padding, Pair};
 
