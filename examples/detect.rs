@@ -10,6 +10,8 @@
 
 #[path = "detect/boxes.rs"]
 mod boxes;
+#[path = "edges/files.rs"]
+mod files;
 #[path = "detect/network.rs"]
 mod network;
 #[cfg(test)]
@@ -18,8 +20,9 @@ mod tests;
 
 use boxes::Face;
 use clap::Parser;
+use convolve_examples::folder;
+use image::RgbImage;
 use image::imageops::{self, FilterType};
-use image::{ImageReader, RgbImage};
 use indicatif::{ProgressBar, ProgressStyle};
 use network::{INPUT, Network};
 use std::path::{Path, PathBuf};
@@ -28,9 +31,6 @@ use std::time::{Duration, Instant};
 
 /// What went wrong is one sentence for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// See data/README.md.
-const EMBEDDED: &[u8] = include_bytes!("data/astronaut.jpg");
 
 /// Where `examples/fetch` puts the weights.
 const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/examples/detect");
@@ -44,11 +44,16 @@ struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "out/detect")]
     out: PathBuf,
     /// How sure the network must be of a face, from 0 to 1
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = probability)]
     least: f32,
     /// The folder of the weights
     #[arg(long, value_name = "DIR", default_value = WEIGHTS)]
     weights: PathBuf,
+}
+
+fn probability(text: &str) -> std::result::Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "it must be a number from 0 to 1".into())
 }
 
 fn main() -> ExitCode {
@@ -78,10 +83,9 @@ fn run(arguments: &Arguments) -> Result<String> {
     let (faces, time) = detect(&mut network, &photo, arguments.least)?;
     done("picture");
     faces.iter().for_each(|face| boxes::draw(&mut photo, face));
-    std::fs::create_dir_all(&arguments.out)
-        .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
+    folder::make(&arguments.out)?;
     let path = arguments.out.join("faces.png");
-    photo.save(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    files::save(&photo.into(), &path)?;
     bar.finish_and_clear();
     let list: Vec<_> = faces.iter().map(sentence).collect();
     let list = if list.is_empty() { String::new() } else { format!(": {}", list.join("; ")) };
@@ -95,11 +99,7 @@ fn sentence(face: &Face) -> String {
 }
 
 fn photo(path: Option<&Path>) -> Result<RgbImage> {
-    let Some(path) = path else { return Ok(image::load_from_memory(EMBEDDED)?.into_rgb8()) };
-    let reader = ImageReader::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let photo =
-        reader.with_guessed_format().map_err(|error| format!("{}: {error}", path.display()))?.decode();
-    Ok(photo.map_err(|error| format!("{}: {error}", path.display()))?.into_rgb8())
+    Ok(path.map_or_else(files::embedded, files::open)?.into_rgb8())
 }
 
 /// The faces, the surest first, and the time that the network took.

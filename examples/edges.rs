@@ -19,6 +19,7 @@ use convolve::filters::{
     Filter, HORIZONTAL, SCHARR_HORIZONTAL, SCHARR_VERTICAL, SOBEL_HORIZONTAL, SOBEL_VERTICAL, VERTICAL,
 };
 use convolve::{Conv2d, Epilogue, Forward, Layout, Padding, Planner, forward};
+use convolve_examples::folder;
 use image::GrayImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, Write as _};
@@ -73,10 +74,8 @@ struct Args {
 
 fn main() -> ExitCode {
     let Args { photo, out } = Args::parse();
-    let report = lecture().and_then(|lecture| {
-        show(&lecture);
-        find_edges(photo.as_deref(), &out)
-    });
+    // The lesson is not shown before an error.
+    let report = find_edges(photo.as_deref(), &out).and_then(|report| Ok(lecture()? + &report));
     match report {
         Ok(report) => {
             show(&report);
@@ -184,9 +183,13 @@ fn lecture() -> Result<String> {
 fn find_edges(path: Option<&Path>, out: &Path) -> Result<String> {
     let name = path.map_or("the embedded photograph".into(), |path| path.display().to_string());
     let photo = path.map_or_else(files::embedded, files::open)?;
-    files::make_folder(out)?;
-
     let size = [photo.height() as usize, photo.width() as usize];
+    if size.iter().any(|&length| length < 3) {
+        let [height, width] = size;
+        return Err(format!("{name} has {width} x {height} pixels; a 3x3 filter needs at least 3 x 3").into());
+    }
+    folder::make(out)?;
+
     // Two convolutions, a picture for each filter and for each two that look both ways, and the sheet.
     let steps = 2 + GREY_FILTERS.len() * 3 / 2 + COLOUR_FILTERS.len() + 1;
     let bar = ProgressBar::new(steps as u64);

@@ -6,7 +6,7 @@
 //! cargo run --release -p convolve-examples --example lenet -- --load out/lenet/lenet.safetensors    # tests without training
 //!
 //! examples/fetch mnist5k                                                                            # 5,000 digits of MNIST, 28x28
-//! cargo run --release -p convolve-examples --example lenet -- --data mnist5k
+//! cargo run --release -p convolve-examples --example lenet -- --data mnist5k                        # the same in out/lenet-mnist5k
 //!
 //! 28x28x1 -> CONV 5x5 same, 6 -> POOL -> 14x14x6 -> CONV 5x5 valid, 16 -> POOL -> 5x5x16 -> FC 120 -> FC 84 -> FC 10 -> softmax
 //! ```
@@ -15,6 +15,7 @@
 //! enlarged to that size: in a network of this shape for 8 x 8, whose last pictures are of 2 x 2 pixels, 97.2 to 98.6 % were read right (five seeds, 30 epochs).
 //!
 //! Every fifth digit is held out. Digits move by up to two pixels from step to step. The same seed gives the same bits, for any number of threads.
+//! The file of the weights names the digits they were trained on; they are not tested on others.
 
 #[path = "lenet/digits.rs"]
 mod digits;
@@ -23,8 +24,10 @@ mod file;
 #[path = "lenet/pictures.rs"]
 mod pictures;
 
+use clap::builder::RangedU64ValueParser as Ranged;
 use clap::{Parser, ValueEnum};
 use convolve::{Adam, Isa, Par, Planner};
+use convolve_examples::folder;
 use convolve_examples::network::{Network, Parameters, Shape};
 use digits::{CLASSES, Digits};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -50,23 +53,41 @@ enum Data {
     Mnist5k,
 }
 
+impl Data {
+    /// As on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Uci => "uci",
+            Self::Mnist5k => "mnist5k",
+        }
+    }
+
+    /// Where pictures, curves and weights go if nothing else is said.
+    fn out(self) -> &'static Path {
+        Path::new(match self {
+            Self::Uci => "out/lenet",
+            Self::Mnist5k => "out/lenet-mnist5k",
+        })
+    }
+}
+
 #[derive(Parser)]
 #[command(about = "Trains LeNet-5 on handwritten digits")]
 struct Arguments {
-    /// Where pictures, curves and weights go.
-    #[arg(long, default_value = "out/lenet")]
-    out: PathBuf,
+    /// Where pictures, curves and weights go [default: out/lenet, or out/lenet-mnist5k with --data mnist5k]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Of the first weights and of the order of digits.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Digits to learn from and to be tested with.
     #[arg(long, value_enum, default_value = "uci")]
     data: Data,
-    /// Passes over the digits.
-    #[arg(long, default_value_t = 20)]
+    /// Passes over the digits, from 1 to 10000.
+    #[arg(long, default_value_t = 20, value_parser = Ranged::<usize>::new().range(1..=10_000))]
     epochs: usize,
-    /// Threads; they change no bit.
-    #[arg(long, default_value_t = 1)]
+    /// Threads, from 1 to 256; they change no bit.
+    #[arg(long, default_value_t = 1, value_parser = Ranged::<usize>::new().range(1..=256))]
     threads: usize,
     /// Tests these weights instead of training.
     #[arg(long)]
@@ -92,29 +113,29 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
-    std::fs::create_dir_all(&arguments.out)
-        .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.max(1)).build()?;
+    let out = arguments.out.as_deref().unwrap_or(arguments.data.out());
+    folder::make(out)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build()?;
     let (train, test) = match arguments.data {
         Data::Uci => Digits::embedded(),
         Data::Mnist5k => Digits::mnist5k(Path::new(MNIST5K))?,
     }
     .split();
     let shape = Shape::lenet5(BATCH);
-    let mut network = network(&shape, Par::Pool(&pool), arguments.threads.max(1))?;
+    let mut network = network(&shape, Par::Pool(&pool), arguments.threads)?;
     let parameters = match &arguments.load {
-        Some(path) => file::load(path, &shape)?,
+        Some(path) => file::load(path, &shape, arguments.data.name())?,
         None => {
             let (parameters, curve) = learn(&mut network, &shape, [&train, &test], arguments)?;
-            pictures::curves(&arguments.out.join("curves.svg"), &curve)?;
-            file::save(&parameters, &arguments.out.join("lenet.safetensors"))?;
+            pictures::curves(&out.join("curves.svg"), &curve)?;
+            file::save(&parameters, arguments.data.name(), &out.join("lenet.safetensors"))?;
             parameters
         }
     };
     let read = answers(&mut network, &parameters, &test)?;
     let misread: Vec<usize> = (0..test.len()).filter(|&i| read[i] != test.labels[i]).collect();
-    pictures::misread(&arguments.out.join("misread.png"), &test, &misread)?;
-    pictures::filters(&arguments.out.join("filters.png"), &parameters.tensors[0], 5)?;
+    pictures::misread(&out.join("misread.png"), &test, &misread, &read)?;
+    pictures::filters(&out.join("filters.png"), &parameters.tensors[0], 5)?;
     for &i in &misread {
         println!("digit {i} of the test is a {}, read as a {}", test.labels[i], read[i]);
     }
@@ -123,9 +144,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         100.0 * (test.len() - misread.len()) as f64 / test.len() as f64,
         test.len(),
         begin.elapsed().as_secs_f64(),
-        arguments.threads.max(1),
+        arguments.threads,
         file::fingerprint(&parameters),
-        arguments.out.display(),
+        out.display(),
     );
     Ok(())
 }

@@ -9,6 +9,8 @@
 //! A style is a scale and a shift for each channel after each convolution; the convolutions are the same for all.
 //! `examples/style/compare.py` compares with ONNX Runtime.
 
+#[path = "edges/files.rs"]
+mod files;
 #[path = "style/network.rs"]
 mod network;
 #[path = "onnx/proto.rs"]
@@ -18,7 +20,8 @@ mod proto;
 mod tests;
 
 use clap::Parser;
-use image::{ImageReader, RgbImage};
+use convolve_examples::folder;
+use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use network::{Network, STYLES, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
@@ -28,9 +31,6 @@ use std::time::{Duration, Instant};
 
 /// What went wrong is one sentence for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// See data/README.md.
-const EMBEDDED: &[u8] = include_bytes!("data/astronaut.jpg");
 
 /// Where `examples/fetch` puts the network.
 const NETWORK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/examples/style/multistyle26.onnx");
@@ -70,8 +70,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<String> {
     let network = Network::load(&arguments.network)?;
     let picture = picture(&photo(arguments.photo.as_deref())?)?;
-    std::fs::create_dir_all(&arguments.out)
-        .map_err(|error| format!("{}: {error}", arguments.out.display()))?;
+    folder::make(&arguments.out)?;
     let styles = match arguments.style {
         Some(style) => vec![usize::from(style)],
         None => (0..STYLES).collect(),
@@ -84,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<String> {
         let repainted = network.run(&picture, style)?;
         time = time.min(begin.elapsed());
         let path = arguments.out.join(format!("style-{style:02}.png"));
-        photograph(&repainted).save(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        files::save(&photograph(&repainted).into(), &path)?;
         if arguments.tensors {
             save(&arguments.out.join(format!("style-{style:02}.safetensors")), &picture, &repainted)?;
         }
@@ -98,11 +97,7 @@ fn run(arguments: &Arguments) -> Result<String> {
 }
 
 fn photo(path: Option<&Path>) -> Result<RgbImage> {
-    let Some(path) = path else { return Ok(image::load_from_memory(EMBEDDED)?.into_rgb8()) };
-    let reader = ImageReader::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let photo =
-        reader.with_guessed_format().map_err(|error| format!("{}: {error}", path.display()))?.decode();
-    Ok(photo.map_err(|error| format!("{}: {error}", path.display()))?.into_rgb8())
+    Ok(path.map_or_else(files::embedded, files::open)?.into_rgb8())
 }
 
 /// What the network sees: values from 0 to 1, and sides that can be halved twice; up to three rows and columns at the end are left out.
@@ -135,5 +130,6 @@ fn save(path: &Path, input: &Tensor, output: &Tensor) -> Result<()> {
         let shape = vec![tensor.channels, tensor.size[0], tensor.size[1]];
         views.push((name, TensorView::new(Dtype::F32, shape, bytes)?));
     }
-    Ok(safetensors::serialize_to_file(views, None, path)?)
+    let bytes = safetensors::serialize(views, None)?;
+    Ok(std::fs::write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))?)
 }

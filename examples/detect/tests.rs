@@ -78,3 +78,15 @@ fn missing_weights_are_an_error_that_says_how_to_get_them() {
     let error = Network::load(Path::new("no/such/folder")).err().unwrap().to_string();
     assert!(error.contains("examples/fetch detect"), "{error}");
 }
+
+#[test]
+fn a_probability_is_from_0_to_1() {
+    for least in ["0", "0.5", "1"] {
+        assert!(probability(least).is_ok(), "{least}");
+    }
+    for least in ["-0.1", "1.1", "NaN", "inf", "", "much"] {
+        assert!(probability(least).is_err(), "{least}");
+    }
+    let error = photo(Some(Path::new("Cargo.toml"))).unwrap_err().to_string();
+    assert!(error.starts_with("Cargo.toml cannot be read as a PNG or JPEG picture: "), "{error}");
+}

@@ -1,16 +1,16 @@
-//! Reading and writing of the example `edges`: every error is a sentence that names the file.
+//! Reading and writing of photographs, for the examples `edges`, `detect` and `style`: every error is a sentence that names the file.
 
 use crate::Result;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Cursor, Seek};
 use std::path::Path;
 
 /// See data/README.md.
 pub(crate) const EMBEDDED: &[u8] = include_bytes!("../data/astronaut.jpg");
 
-/// A picture with more pixels is refused: the responses alone would take several GiB.
+/// A picture with more pixels is refused: what the examples make of it would take several GiB.
 const MOST_PIXELS: u64 = 40_000_000;
 
 pub(crate) fn embedded() -> Result<DynamicImage> {
@@ -41,19 +41,11 @@ fn decode(source: impl BufRead + Seek, name: &str) -> Result<DynamicImage> {
 
 /// Before the pixels are read.
 pub(crate) fn check_size(name: &str, width: u32, height: u32) -> Result<()> {
-    if width < 3 || height < 3 {
-        return Err(format!("{name} has {width} x {height} pixels; a 3x3 filter needs at least 3 x 3").into());
-    }
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
         let most = MOST_PIXELS / 1_000_000;
         return Err(format!("{name} has {width} x {height} pixels; at most {most} million are taken").into());
     }
     Ok(())
-}
-
-pub(crate) fn make_folder(path: &Path) -> Result<()> {
-    Ok(fs::create_dir_all(path)
-        .map_err(|error| format!("cannot make the folder {}: {error}", path.display()))?)
 }
 
 /// Writes a PNG.

@@ -1,9 +1,10 @@
-//! Weights in a file, as `safetensors`: the names and the order are PyTorch's.
+//! Weights in a file, as `safetensors`: the names and the order are PyTorch's; the metadata have the name of the digits.
 
 use super::Result;
 use convolve_examples::network::{Parameters, Shape};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Of the tensors of parameters: conv1.weight, conv1.bias, .., fc1.weight, ..
@@ -24,20 +25,34 @@ pub(crate) fn fingerprint(parameters: &Parameters) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-pub(crate) fn save(parameters: &Parameters, path: &Path) -> Result<()> {
+/// Of the metadata: which digits the weights were trained on.
+const DATA: &str = "data";
+
+pub(crate) fn save(parameters: &Parameters, data: &str, path: &Path) -> Result<()> {
     let bytes = |tensor: &Vec<f32>| tensor.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     let bytes: Vec<_> = parameters.tensors.iter().map(bytes).collect();
     let mut views = Vec::new();
     for ((name, shape), bytes) in names(parameters).into_iter().zip(&parameters.shapes).zip(&bytes) {
         views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?));
     }
-    safetensors::serialize_to_file(views, None, path)?;
-    Ok(())
+    let metadata = HashMap::from([(DATA.to_string(), data.to_string())]);
+    let bytes = safetensors::serialize(views, Some(metadata))?;
+    Ok(std::fs::write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))?)
 }
 
-pub(crate) fn load(path: &Path, shape: &Shape) -> Result<Parameters> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+/// Weights for these digits; a file that does not say which is taken.
+pub(crate) fn load(path: &Path, shape: &Shape, data: &str) -> Result<Parameters> {
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let no_file = |error| format!("{} is no safetensors file: {error}", path.display());
+    let file = SafeTensors::deserialize(&bytes).map_err(no_file)?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(no_file)?;
+    let theirs = metadata.metadata().as_ref().and_then(|metadata| metadata.get(DATA));
+    if let Some(theirs) = theirs.filter(|theirs| *theirs != data) {
+        let path = path.display();
+        let sentence =
+            format!("{path} holds weights for the digits `{theirs}`, not `{data}`: give --data {theirs}");
+        return Err(sentence.into());
+    }
     let mut parameters = Parameters::zeros(shape.shapes()?);
     let names = names(&parameters);
     for ((name, shape), tensor) in names.into_iter().zip(&parameters.shapes).zip(&mut parameters.tensors) {

@@ -8,7 +8,7 @@ fn train(digits: &Digits, seed: u64, threads: usize, epochs: usize) -> (u64, f64
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let ((train, test), shape) = (digits.split(), Shape::lenet5(BATCH));
     let mut network = network(&shape, Par::Pool(&pool), threads).unwrap();
-    let arguments = Arguments { out: PathBuf::new(), seed, data: Data::Uci, epochs, threads, load: None };
+    let arguments = Arguments { out: None, seed, data: Data::Uci, epochs, threads, load: None };
     let (parameters, curve) = learn(&mut network, &shape, [&train, &test], &arguments).unwrap();
     (file::fingerprint(&parameters), curve.last().unwrap().test)
 }
@@ -85,8 +85,37 @@ fn weights_survive_the_file() {
     let shape = Shape::lenet5(BATCH);
     let parameters = Parameters::random(&shape, || random.uniform()).unwrap();
     let path = std::env::temp_dir().join(format!("lenet-{}.safetensors", std::process::id()));
-    file::save(&parameters, &path).unwrap();
-    let loaded = file::load(&path, &shape).unwrap();
+    file::save(&parameters, "uci", &path).unwrap();
+    let loaded = file::load(&path, &shape, "uci").unwrap();
+    let other = file::load(&path, &shape, "mnist5k").unwrap_err().to_string();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(file::fingerprint(&parameters), file::fingerprint(&loaded));
+    assert!(other.ends_with("holds weights for the digits `uci`, not `mnist5k`: give --data uci"), "{other}");
+}
+
+#[test]
+fn a_file_of_no_weights_gets_a_sentence() {
+    let path = std::env::temp_dir().join(format!("lenet-{}.txt", std::process::id()));
+    std::fs::write(&path, "text").unwrap();
+    let sentence = file::load(&path, &Shape::lenet5(BATCH), "uci").unwrap_err().to_string();
+    std::fs::remove_file(&path).unwrap();
+    assert!(sentence.ends_with(".txt is no safetensors file: header too small"), "{sentence}");
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    let parse = |option: &str, value: &str| Arguments::try_parse_from(["lenet", option, value]);
+    for (option, most) in [("--threads", 256), ("--epochs", 10_000)] {
+        for value in ["0", &(most + 1).to_string(), "18446744073709551615", "-1"] {
+            assert!(parse(option, value).is_err(), "{option} {value}");
+        }
+        assert!(parse(option, "1").is_ok() && parse(option, &most.to_string()).is_ok(), "{option}");
+    }
+}
+
+#[test]
+fn data_have_the_names_of_the_command_line() {
+    for data in Data::value_variants() {
+        assert_eq!(data.to_possible_value().unwrap().get_name(), data.name());
+    }
 }
