@@ -20,7 +20,7 @@ macro_rules! backend {
     (
         $(#[$doc:meta])*
         $Token:ident = $name:literal, features [$($feature:tt),+] by $is_detected:ident,
-        $registers:literal registers of $lanes:literal lanes: $F32:ty, in $class:ident, masks $Mask:ty,
+        $registers:literal registers of $lanes:literal lanes: $F32:ty, in $class:ident $mention:literal, masks $Mask:ty,
         splat $splat:ident, load $load:ident, store $store:ident,
         add $add:ident, sub $sub:ident, mul $mul:ident, max $max:ident, min $min:ident,
         div $div:ident, mul_add $mul_add:ident,
@@ -156,7 +156,7 @@ macro_rules! backend {
         fn in_order(v: $F32) -> $F32 {
             let mut v = v;
             // SAFETY: there is no instruction in it. That it might touch memory is what keeps the order.
-            unsafe { core::arch::asm!("/* {0} */", inout($class) v, options(nostack, preserves_flags)) };
+            unsafe { core::arch::asm!($mention, inout($class) v, options(nostack, preserves_flags)) };
             v
         }
 
