@@ -13,6 +13,8 @@ use core::ops::Range;
 pub(crate) trait Join {
     /// Joined with anything, gives the other.
     const NOTHING: f32;
+    /// Whether the count of a window matters.
+    const COUNTED: bool;
     fn join<S: Simd>(s: S, a: S::F32, b: S::F32) -> S::F32;
     fn join_one(a: f32, b: f32) -> f32;
     /// Joins `v` with the last `rest` numbers of a row of at least one register.
@@ -27,6 +29,7 @@ pub(crate) enum Max {}
 
 impl Join for Max {
     const NOTHING: f32 = f32::NEG_INFINITY;
+    const COUNTED: bool = false;
 
     #[inline(always)]
     fn join<S: Simd>(s: S, a: S::F32, b: S::F32) -> S::F32 {
@@ -67,6 +70,7 @@ pub(crate) enum Sum<const TIMES: bool> {}
 
 impl<const TIMES: bool> Join for Sum<TIMES> {
     const NOTHING: f32 = 0.0;
+    const COUNTED: bool = true;
 
     #[inline(always)]
     fn join<S: Simd>(s: S, a: S::F32, b: S::F32) -> S::F32 {
@@ -256,7 +260,12 @@ fn down_rows<S: Simd, J: Join, const K: usize>(s: S, plan: &Pooling, image: &[f3
 /// Joins `n` numbers that rows have at `x`.
 #[inline(always)]
 fn join_rows<S: Simd, J: Join, const K: usize>(s: S, rows: &Rows<'_, K>, x: usize, n: usize) -> S::F32 {
-    let at = rows.at(x, n);
+    join_at::<S, J, K>(s, rows.at(x, n))
+}
+
+/// Joins a register of each row.
+#[inline(always)]
+fn join_at<S: Simd, J: Join, const K: usize>(s: S, at: RowsAt<'_, '_, K>) -> S::F32 {
     let mut joined = s.load_first(at.row(0));
     for k in 1..K {
         joined = J::join(s, joined, s.load_first(at.row(k)));
@@ -314,15 +323,19 @@ fn across_taps<S: Simd, J: Join, const K: usize>(
     let taps: &[usize; K] = plan.taps.first_chunk().unwrap();
     for (i, to) in to.chunks_exact_mut(plan.line.run).enumerate() {
         let rows = Rows::starting_at(&from[plan.line.start(i)..], taps);
-        registers::<S>(
-            to.len(),
-            #[inline(always)]
-            |x, n| {
-                let joined = join_rows::<S, J, K>(s, &rows, x, S::LANES);
-                let column = column(s, plan, i, x);
-                s.store_first(J::finish(s, joined, s.mul(count, column)), &mut to[x..x + n]);
-            },
-        );
+        let (len, mut to) = (to.len(), RowsMut::new([to]));
+        for v in 0..len / S::LANES {
+            let joined = join_at::<S, J, K>(s, rows.chunk(v, S::LANES));
+            let count = if J::COUNTED { s.mul(count, column(s, plan, i, v * S::LANES)) } else { count };
+            s.store(J::finish(s, joined, count), to.chunk(0, v, S::LANES));
+        }
+        if !len.is_multiple_of(S::LANES) {
+            // Again some of those before, if there are any.
+            let (x, n) = (len.saturating_sub(S::LANES), len.min(S::LANES));
+            let joined = join_at::<S, J, K>(s, rows.at(x, S::LANES));
+            let count = if J::COUNTED { s.mul(count, column(s, plan, i, x)) } else { count };
+            s.store_first(J::finish(s, joined, count), to.at(0, x, n));
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::PoolGeometry;
 use convolve_core::{Layout, Update, lines};
-use convolve_simd::Simd;
+use convolve_simd::{RowsMut, Simd};
 
 /// How lines of a problem lie.
 #[derive(Clone, Copy, Debug)]
@@ -124,14 +124,24 @@ impl Line {
                 }
             }
             2 if len >= 2 * S::LANES => {
-                for i in 0..len.div_ceil(2 * S::LANES) {
-                    let x = (2 * i * S::LANES).min(len - 2 * S::LANES);
+                let ((low, high), half) = (line.split_at_mut(self.pitch), self.left / 2);
+                // Pixels at even places, and at odd ones.
+                let mut to = match self.left % 2 {
+                    0 => RowsMut::new([&mut low[half..], &mut high[half..]]),
+                    _ => RowsMut::new([&mut high[half..], &mut low[half + 1..]]),
+                };
+                for i in 0..len / (2 * S::LANES) {
+                    let x = 2 * i * S::LANES;
+                    let (a, b) = s.deinterleave(at(x, S::LANES), at(x + S::LANES, S::LANES));
+                    s.store(a, to.chunk(0, i, S::LANES));
+                    s.store(b, to.chunk(1, i, S::LANES));
+                }
+                if !len.is_multiple_of(2 * S::LANES) {
+                    let x = len - 2 * S::LANES;
                     let (a, b) = s.deinterleave(at(x, S::LANES), at(x + S::LANES, S::LANES));
                     // An odd row has its last registers the other way round.
-                    let first = self.starts[x % 2] + x / 2;
-                    let second = self.starts[1 - x % 2] + x.div_ceil(2);
-                    s.store(a, &mut line[first..]);
-                    s.store(b, &mut line[second..]);
+                    s.store(a, to.at(x % 2, x / 2, S::LANES));
+                    s.store(b, to.at(1 - x % 2, x.div_ceil(2), S::LANES));
                 }
             }
             2 => {
