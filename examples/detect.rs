@@ -10,7 +10,7 @@
 
 #[path = "detect/boxes.rs"]
 mod boxes;
-#[path = "edges/files.rs"]
+#[path = "files.rs"]
 mod files;
 #[path = "detect/network.rs"]
 mod network;

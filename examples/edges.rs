@@ -9,7 +9,7 @@
 //! pixel of the answer. Where the picture is flat the sum is 0; where it changes, the way the filter looks, it is large.
 //! Several filters at once are one convolution with several output channels.
 
-#[path = "edges/files.rs"]
+#[path = "files.rs"]
 mod files;
 #[path = "edges/sheet.rs"]
 mod sheet;

@@ -114,7 +114,6 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
     let out = arguments.out.as_deref().unwrap_or(arguments.data.out());
-    folder::make(out)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build()?;
     let (train, test) = match arguments.data {
         Data::Uci => Digits::embedded(),
@@ -123,8 +122,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     .split();
     let shape = Shape::lenet5(BATCH);
     let mut network = network(&shape, Par::Pool(&pool), arguments.threads)?;
-    let parameters = match &arguments.load {
-        Some(path) => file::load(path, &shape, arguments.data.name())?,
+    let loaded = arguments.load.as_deref().map(|path| file::load(path, &shape, arguments.data.name()));
+    let loaded = loaded.transpose()?;
+    // Once everything that it depends on is there.
+    folder::make(out)?;
+    let parameters = match loaded {
+        Some(parameters) => parameters,
         None => {
             let (parameters, curve) = learn(&mut network, &shape, [&train, &test], arguments)?;
             pictures::curves(&out.join("curves.svg"), &curve)?;

@@ -9,7 +9,7 @@
 //! A style is a scale and a shift for each channel after each convolution; the convolutions are the same for all.
 //! `examples/style/compare.py` compares with ONNX Runtime.
 
-#[path = "edges/files.rs"]
+#[path = "files.rs"]
 mod files;
 #[path = "style/network.rs"]
 mod network;

@@ -10,6 +10,7 @@ use convolve_core::{
 use convolve_linear::{FullyConnected, Linear};
 use convolve_pool::{Pool2d, Pooling};
 use convolve_simd::Isa;
+use core::fmt::Display;
 
 /// More lanes of workspace than any problem has tasks for.
 const MAX_THREADS: usize = 1024;
@@ -235,7 +236,7 @@ impl Planner {
     pub fn pool(&self, pool: Pool2d) -> Result<Pooling, Error> {
         let (isa, threads) = self.resources()?;
         let plan = pool.plan(isa, threads)?;
-        self.only_one_way("pooling", &plan, plan.workspace_len())?;
+        self.only_one_way("pooling", &pool, &plan, plan.workspace_len())?;
         Ok(plan)
     }
 
@@ -259,7 +260,7 @@ impl Planner {
     pub fn linear(&self, linear: Linear) -> Result<FullyConnected, Error> {
         let (isa, threads) = self.resources()?;
         let plan = linear.plan_for(isa, threads, &self.caches_now())?;
-        self.only_one_way("linear", &plan, plan.workspace_len())?;
+        self.only_one_way("linear", &linear, &plan, plan.workspace_len())?;
         Ok(plan)
     }
 
@@ -267,7 +268,8 @@ impl Planner {
     fn only_one_way(
         &self,
         name: &'static str,
-        plan: &dyn core::fmt::Display,
+        problem: &dyn Display,
+        plan: &dyn Display,
         workspace: usize,
     ) -> Result<(), Error> {
         if explains() {
@@ -276,9 +278,7 @@ impl Planner {
         let needs = workspace.saturating_mul(size_of::<f32>());
         let Some(limit) = self.max_workspace.filter(|&limit| needs > limit) else { return Ok(()) };
         let excluded = vec![(name, Exclusion::Workspace { needs, limit })];
-        let text = plan.to_string();
-        let problem = text.split(':').next().unwrap_or_default().to_owned();
-        Err(Error::Excluded { pass: "all passes", problem, excluded })
+        Err(Error::Excluded { pass: "all passes", problem: problem.to_string(), excluded })
     }
 
     /// The caches to compute block sizes for.

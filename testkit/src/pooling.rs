@@ -2,6 +2,7 @@
 //!
 //! A window is the list of its pixels, and a pass a loop over windows.
 
+use crate::reference::room;
 use convolve::{Layout, Padding, Pool2d, Reduction};
 
 /// One window: where its output lies, where its pixels do (row by row, those of the padding left out), and what a sum is divided by.
@@ -17,25 +18,9 @@ pub struct Window {
 
 /// Output size and padding (before, after) of one axis; none when there is no such pooling.
 pub fn axis(pool: &Pool2d, axis: usize) -> Option<(i128, [i128; 2])> {
-    let [input, kernel, stride, dilation] =
-        [pool.input, pool.kernel, pool.stride, pool.dilation].map(|pair| pair[axis] as i128);
-    if input.min(kernel).min(stride).min(dilation) == 0 {
-        return None;
-    }
-    let extent = (kernel - 1).checked_mul(dilation)? + 1;
-    let same = (((input + stride - 1) / stride - 1) * stride + extent - input).max(0);
-    let [begin, end] = match pool.padding {
-        Padding::Valid => [0, 0],
-        Padding::Same => [same / 2, same - same / 2],
-        Padding::SameLower => [same - same / 2, same / 2],
-        Padding::Explicit { top, bottom, left, right } => {
-            [[top, bottom], [left, right]][axis].map(|side| side as i128)
-        }
-    };
-    let room = input + begin + end - extent;
-    if room < 0 {
-        return None;
-    }
+    let sizes = [pool.input, pool.kernel, pool.stride, pool.dilation];
+    let (room, [begin, end]) = room(sizes, pool.padding, axis)?;
+    let [input, stride] = [pool.input, pool.stride].map(|pair| pair[axis] as i128);
     let up = if pool.ceil_mode { stride - 1 } else { 0 };
     let output = (room + up) / stride + 1;
     // A window that hangs over starts in the image or before it.

@@ -9,16 +9,16 @@ use convolve::{Conv2d, Layout, Operand, Padding, WeightLayout};
 
 use crate::Direction;
 
-/// Output size and padding (before, after) of one axis; none when there is no such convolution.
-pub fn axis(conv: &Conv2d, axis: usize) -> Option<(i128, [i128; 2])> {
-    let [input, kernel, stride, dilation] =
-        [conv.input, conv.kernel, conv.stride, conv.dilation].map(|pair| pair[axis] as i128);
-    if input * kernel.min(1) * stride.min(1) * dilation.min(1) == 0 {
+/// How far the last window of one axis may begin behind the first, and the padding (before, after), of input, kernel, stride and dilation;
+/// none when there is no window.
+pub(crate) fn room(sizes: [[usize; 2]; 4], padding: Padding, axis: usize) -> Option<(i128, [i128; 2])> {
+    let [input, kernel, stride, dilation] = sizes.map(|pair| pair[axis] as i128);
+    if input.min(kernel).min(stride).min(dilation) == 0 {
         return None;
     }
     let extent = (kernel - 1).checked_mul(dilation)? + 1;
     let same = (((input + stride - 1) / stride - 1) * stride + extent - input).max(0);
-    let padding = match conv.padding {
+    let padding = match padding {
         Padding::Valid => [0, 0],
         Padding::Same => [same / 2, same - same / 2],
         Padding::SameLower => [same - same / 2, same / 2],
@@ -27,7 +27,13 @@ pub fn axis(conv: &Conv2d, axis: usize) -> Option<(i128, [i128; 2])> {
         }
     };
     let room = input + padding[0] + padding[1] - extent;
-    (room >= 0).then(|| (room / stride + 1, padding))
+    (room >= 0).then_some((room, padding))
+}
+
+/// Output size and padding (before, after) of one axis; none when there is no such convolution.
+pub fn axis(conv: &Conv2d, axis: usize) -> Option<(i128, [i128; 2])> {
+    let (room, padding) = room([conv.input, conv.kernel, conv.stride, conv.dilation], conv.padding, axis)?;
+    Some((room / conv.stride[axis] as i128 + 1, padding))
 }
 
 /// Shape of a tensor in the order of indices: `[N, C, H, W]`, `[OC, IC/G, KH, KW]`, `[OC, 1, 1, 1]`.

@@ -31,6 +31,16 @@ pub enum Error {
         /// What it must be, and why.
         reason: &'static str,
     },
+    /// The same for a number that is not whole.
+    #[error("{parameter} = {value}: {reason}")]
+    Number {
+        /// The field that has it.
+        parameter: &'static str,
+        /// The value that was given.
+        value: f64,
+        /// What it must be, and why.
+        reason: &'static str,
+    },
     /// Channels cannot be divided into the groups.
     #[error(
         "{parameter} = {channels} cannot be divided into {groups} groups: each group takes {parameter} / groups channels; \

@@ -110,7 +110,8 @@ pub fn product(
         a.view_rows().filter(|&(_, _, distance)| !caches.crowded(mr.min(rows.len()), apart(distance)));
     let view_b = b.view_panels(nr);
     let tiles = rows.len().div_ceil(mr);
-    // Every tile asks for its part of the next panels, a little in every step.
+    // Every tile asks for its part of the next panels, a little in every step. (Asked for by the first tile alone they are more than L1 holds, and only
+    // in the second half of a depth: 64 x 4096 -> 1000 forward 70 % of the peak instead of 84; Zen 3.)
     let ahead_pitch = nr.div_ceil(tiles.max(1)).min(LINE);
     // LOOP 4; once also when there is nothing to sum, so that C is written.
     for k in (0..depth.max(1)).step_by(kc) {
@@ -128,10 +129,12 @@ pub fn product(
             // The panels of this block, and those that come after it, be it in the call that follows this one.
             let (panels, distance, next) = match view_b {
                 Some((data, distance)) => {
-                    let (column, step) = match () {
-                        () if js.end < columns.end => (js.end, ks.start),
-                        () if ks.end < depth => (columns.start, ks.end),
-                        () => (columns.end, 0),
+                    let (column, step) = if js.end < columns.end {
+                        (js.end, ks.start)
+                    } else if ks.end < depth {
+                        (columns.start, ks.end)
+                    } else {
+                        (columns.end, 0)
                     };
                     let from = |column: usize, step: usize| {
                         data.get(column.div_ceil(nr) * distance + step * nr..).unwrap_or_default()

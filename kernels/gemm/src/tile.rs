@@ -134,7 +134,7 @@ pub struct Call<'a> {
     pub fetch: Option<usize>,
     /// What is wanted next: for each step a cache line of it is brought near, so that what comes from far is there in time.
     pub ahead: &'a [f32],
-    /// From one of these lines to the next, [`LINE`] for a panel.
+    /// Floats from what one step asks for to what the next one does: [`LINE`] for another line every step, less if others ask for a part as well.
     pub ahead_pitch: usize,
 }
 

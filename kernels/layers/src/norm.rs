@@ -131,9 +131,8 @@ impl Norm {
             }
         }
         if !(self.epsilon >= 0.0 && self.epsilon.is_finite()) {
-            let (text, reason) =
-                (format!("epsilon = {}", self.epsilon), "it must be a finite number from 0 on".to_string());
-            return Err(Error::Problem { text, reason });
+            let (value, reason) = (self.epsilon, "it must be a finite number from 0 on");
+            return Err(Error::Number { parameter: "epsilon", value, reason });
         }
         let len = self.batch.max(1).checked_mul(self.channels).and_then(|len| len.checked_mul(self.pixels));
         let too_large = || Error::TooLarge { what: "src", problem: format!("{self:?}"), bits: usize::BITS };

@@ -165,6 +165,11 @@ impl Pass {
         Self { name, isa, size, kernel, blocking }
     }
 
+    /// Whether its sums are those of one row, which has a loop of its own. (An empty sum has no panels.)
+    pub(crate) fn is_vector(&self) -> bool {
+        self.size[0] == 1 && self.size[2] > 0
+    }
+
     fn lane_len(&self) -> usize {
         lines(self.blocking.workspace_len(self.kernel.as_ref()))
     }
@@ -225,7 +230,7 @@ impl Pass {
         let panels = Panels { data: packed, depth, width: kernel.nr() };
         let task = |ranges: [Range<usize>; 3], mut c: BlockMut<'_, f32>, lane: &mut [f32]| {
             let [_, rows, these] = ranges;
-            if self.size[0] == 1 && depth > 0 {
+            if self.is_vector() {
                 let columns = Columns { packed, depth, width: kernel.nr(), first: these.start };
                 let (bias, clamp) = (epilogue.bias.map(|bias| &bias[these.clone()]), epilogue.early_clamp());
                 vector::times_columns(self.isa, a.data, columns, bias, update, clamp, c.row(0, 0));
@@ -332,6 +337,11 @@ impl FullyConnected {
     /// ```
     pub fn linear(&self) -> &Linear {
         &self.linear
+    }
+
+    /// Whether that pass is the gradient of the weights of one example.
+    pub(crate) fn is_outer(&self, pass: &Pass) -> bool {
+        pass.name == self.weights.name && pass.size[2] == 1
     }
 
     pub(crate) fn passes(&self) -> [&Pass; 3] {
@@ -547,7 +557,7 @@ impl FullyConnected {
             WeightOrder::InOut => (src, diff_dst),
         };
         let ([rows, _, depth], pass) = (self.weights.size, &self.weights);
-        if depth == 1 {
+        if self.is_outer(pass) {
             vector::outer(self.isa, [left, right], diff_weights, update, par);
             return self.bias(diff_dst, diff_bias, update, par);
         }

@@ -1,23 +1,35 @@
-//! How a plan computes, in one line: `max 3x3 / 2 of [1, 64, 112, 112] NHWC on avx2: forward by pixels, backward by cells, 40.2 KiB of workspace`.
+//! A problem, and how its plan computes, in a line each: `max 3x3 / 2x2 of [1, 64, 112, 112] NHWC`, and then `forward by pixels, backward by cells`.
 
-use crate::{Pooling, Reduction};
+use crate::{Pool2d, Pooling, Reduction};
 use core::fmt;
 
 /// ```
 /// use convolve_pool::Pool2d;
+/// assert_eq!(Pool2d::max(64, 2).input(112).to_string(), "max 2x2 / 2x2 of [1, 64, 112, 112] NCHW");
+/// ```
+impl fmt::Display for Pool2d {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.reduction {
+            Reduction::Max { .. } => "max",
+            Reduction::Average { .. } => "average",
+        };
+        let ([kh, kw], [sh, sw], [height, width]) = (self.kernel, self.stride, self.input);
+        let shape = [self.batch, self.channels, height, width];
+        write!(f, "{name} {kh}x{kw} / {sh}x{sw} of {shape:?} {}", self.layout)
+    }
+}
+
+/// ```
+/// use convolve_pool::Pool2d;
 /// let plan = Pool2d::max(64, 2).input(112).plan(convolve_simd::Isa::best(), 1)?;
-/// assert!(plan.to_string().starts_with("max 2x2 / 2x2 of [1, 64, 112, 112] NCHW on "), "{plan}");
+/// assert!(plan.to_string().contains(": forward by pairs, backward by squares, "), "{plan}");
+/// // Three rows of two columns have no pairs.
+/// let plan = Pool2d::max(64, [3, 2]).input(112).stride(2).plan(convolve_simd::Isa::best(), 1)?;
+/// assert!(plan.to_string().contains(": forward by lines, "), "{plan}");
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
 impl fmt::Display for Pooling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pool, isa) = (self.geometry.pool(), self.isa());
-        let (name, max) = match pool.reduction {
-            Reduction::Max { .. } => ("max", true),
-            Reduction::Average { .. } => ("average", false),
-        };
-        let ([kh, kw], [sh, sw], [height, width]) = (pool.kernel, pool.stride, pool.input);
-        let shape = [pool.batch, pool.channels, height, width];
         let forward = match self {
             _ if self.whole_image => "whole images",
             _ if self.whole_pixel => "whole pixels",
@@ -25,6 +37,7 @@ impl fmt::Display for Pooling {
             _ if self.pixels.is_some() => "pixels",
             _ => "lines",
         };
+        let max = matches!(self.geometry.pool().reduction, Reduction::Max { .. });
         let backward = match self {
             _ if max && self.squares => "squares",
             _ if self.cells.is_some() => "cells",
@@ -32,7 +45,7 @@ impl fmt::Display for Pooling {
             _ => "spreads",
         };
         let kib = self.workspace_len() as f64 * size_of::<f32>() as f64 / 1024.0;
-        write!(f, "{name} {kh}x{kw} / {sh}x{sw} of {shape:?} {} on {isa}: ", pool.layout)?;
+        write!(f, "{} on {}: ", self.geometry.pool(), self.isa())?;
         write!(f, "forward by {forward}, backward by {backward}, {kib:.1} KiB of workspace")
     }
 }

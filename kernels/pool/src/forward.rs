@@ -5,6 +5,7 @@
 
 use crate::Pooling;
 use crate::plan::Window;
+use crate::vector::vectors;
 use convolve_core::BlockMut;
 use convolve_simd::{Rows, RowsAt, RowsMut, Simd};
 use core::ops::Range;
@@ -295,8 +296,8 @@ fn across<S: Simd, J: Join>(s: S, plan: &Pooling, from: &[f32], count: S::F32, t
                         for &tap in &plan.taps[1..] {
                             joined = J::join(s, joined, s.load(&from[tap + x..]));
                         }
-                        let column = column(s, plan, i, x);
-                        s.store_first(J::finish(s, joined, s.mul(count, column)), &mut to[x..x + n]);
+                        let count = counts::<S, J>(s, plan, count, i, x);
+                        s.store_first(J::finish(s, joined, count), &mut to[x..x + n]);
                     },
                 );
             }
@@ -304,11 +305,15 @@ fn across<S: Simd, J: Join>(s: S, plan: &Pooling, from: &[f32], count: S::F32, t
     }
 }
 
-/// The counts of the columns at `x` of run `i`.
+/// The counts of the windows at `x` of run `i`, by that of their rows.
 #[inline(always)]
-fn column<S: Simd>(s: S, plan: &Pooling, i: usize, x: usize) -> S::F32 {
+fn counts<S: Simd, J: Join>(s: S, plan: &Pooling, rows: S::F32, i: usize, x: usize) -> S::F32 {
     let columns = &plan.counts.columns;
-    if plan.line.runs == 1 { s.load(&columns[x..]) } else { s.splat(columns[i]) }
+    match plan.line.runs {
+        _ if !J::COUNTED => rows,
+        1 => s.mul(rows, s.load(&columns[x..])),
+        _ => s.mul(rows, s.splat(columns[i])),
+    }
 }
 
 /// As many taps as that.
@@ -324,18 +329,15 @@ fn across_taps<S: Simd, J: Join, const K: usize>(
     for (i, to) in to.chunks_exact_mut(plan.line.run).enumerate() {
         let rows = Rows::starting_at(&from[plan.line.start(i)..], taps);
         let (len, mut to) = (to.len(), RowsMut::new([to]));
-        for v in 0..len / S::LANES {
-            let joined = join_at::<S, J, K>(s, rows.chunk(v, S::LANES));
-            let count = if J::COUNTED { s.mul(count, column(s, plan, i, v * S::LANES)) } else { count };
-            s.store(J::finish(s, joined, count), to.chunk(0, v, S::LANES));
-        }
-        if !len.is_multiple_of(S::LANES) {
-            // Again some of those before, if there are any.
-            let (x, n) = (len.saturating_sub(S::LANES), len.min(S::LANES));
-            let joined = join_at::<S, J, K>(s, rows.at(x, S::LANES));
-            let count = if J::COUNTED { s.mul(count, column(s, plan, i, x)) } else { count };
-            s.store_first(J::finish(s, joined, count), to.at(0, x, n));
-        }
+        vectors::<S>(
+            len,
+            #[inline(always)]
+            |v| {
+                let joined = join_at::<S, J, K>(s, v.of::<S, K, _>(&rows));
+                let count = counts::<S, J>(s, plan, count, i, v.range::<S>().start);
+                s.store_first(J::finish(s, joined, count), v.of_mut::<S, 1>(&mut to, 0));
+            },
+        );
     }
 }
 

@@ -156,13 +156,14 @@ impl Pooling {
         let pairs = line.phases == 2
             && taps.as_slice() == [0, line.pitch]
             && left == 0
-            && output[1] * 2 <= pool.input[1];
+            && output[1] * 2 <= pool.input[1]
+            && pool.kernel[0] <= 2;
         let pixels = (pool.layout == Layout::Nhwc
             && channels >= isa.lanes()
             && pool.stride[1] > 1
             && output[1] > 1
-            && taps.len() <= 3)
-            .then_some(taps.len());
+            && [[2, 2], [2, 3], [3, 3]].contains(&pool.kernel))
+        .then_some(taps.len());
         let whole = |ow: &usize| geometry.taps(1, *ow).len() == pool.kernel[1];
         let start = (0..output[1]).find(whole).unwrap_or(output[1]);
         let inner = start..(start..output[1]).rfind(whole).map_or(start, |last| last + 1);

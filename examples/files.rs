@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, BufWriter, Cursor, Seek};
 use std::path::Path;
 
 /// See data/README.md.
-pub(crate) const EMBEDDED: &[u8] = include_bytes!("../data/astronaut.jpg");
+pub(crate) const EMBEDDED: &[u8] = include_bytes!("data/astronaut.jpg");
 
 /// A picture with more pixels is refused: what the examples make of it would take several GiB.
 const MOST_PIXELS: u64 = 40_000_000;
