@@ -22,9 +22,9 @@ impl fmt::Display for Pool2d {
 /// ```
 /// use convolve_pool::Pool2d;
 /// let plan = Pool2d::max(64, 2).input(112).plan(convolve_simd::Isa::best(), 1)?;
-/// assert!(plan.to_string().contains(": forward by pairs, backward by squares, "), "{plan}");
-/// // Three rows of two columns have no pairs.
-/// let plan = Pool2d::max(64, [3, 2]).input(112).stride(2).plan(convolve_simd::Isa::best(), 1)?;
+/// assert!(plan.to_string().contains(": forward by columns, backward by squares, "), "{plan}");
+/// // A stride of three takes more apart than even and odd columns.
+/// let plan = Pool2d::max(64, 3).input(112).stride(3).plan(convolve_simd::Isa::best(), 1)?;
 /// assert!(plan.to_string().contains(": forward by lines, "), "{plan}");
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
@@ -33,7 +33,7 @@ impl fmt::Display for Pooling {
         let forward = match self {
             _ if self.whole_image => "whole images",
             _ if self.whole_pixel => "whole pixels",
-            _ if self.pairs => "pairs",
+            _ if self.columns.is_some() => "columns",
             _ if self.pixels.is_some() => "pixels",
             _ => "lines",
         };

@@ -3,9 +3,9 @@
 //! Joining rows first costs `K_h` loads per pixel of a line and `K_w` per output, and reads `src` in the order of memory, which the
 //! hardware prefetches. (Reading the taps of each output by themselves is `K_h * K_w` loads from as many streams.)
 
-use crate::Pooling;
 use crate::plan::Window;
 use crate::vector::vectors;
+use crate::{Pooling, columns};
 use convolve_core::BlockMut;
 use convolve_simd::{Rows, RowsAt, RowsMut, Simd};
 use core::ops::Range;
@@ -32,9 +32,10 @@ impl Join for Max {
     const NOTHING: f32 = f32::NEG_INFINITY;
     const COUNTED: bool = false;
 
+    /// Instruction sets test the first operand for NaN: that is not the one that the next join waits for.
     #[inline(always)]
     fn join<S: Simd>(s: S, a: S::F32, b: S::F32) -> S::F32 {
-        s.max_nan(a, b)
+        s.max_nan(b, a)
     }
 
     #[inline(always)]
@@ -113,48 +114,57 @@ pub(crate) struct Counts {
     pub(crate) parts: [Vec<f32>; 2],
 }
 
-/// The images of a piece of `dst`, row by row; `line` is workspace.
-#[inline(always)]
+/// Some rows of some images; `line` is workspace.
 pub(crate) fn piece<S: Simd, J: Join>(
     s: S,
     plan: &Pooling,
     src: &[f32],
-    [images, rows, _]: &[Range<usize>; 3],
+    [images, rows]: [Range<usize>; 2],
     dst: &mut BlockMut<'_, f32>,
     line: &mut [f32],
 ) {
-    let image_len = plan.geometry.pool().input[0] * plan.row_len();
-    // Only the margins of a line are never written, and only some rows need one.
-    let mut clean = false;
-    for (i, image) in images.clone().enumerate() {
-        let image = &src[image * image_len..][..image_len];
-        for (j, oh) in rows.clone().enumerate() {
-            let to = dst.row(i, j);
-            let Window { first, taps } = plan.windows[oh];
-            let rows = &image[first * plan.row_len()..];
-            let count = s.splat(plan.counts.rows[oh]);
-            match taps {
-                _ if plan.whole_image => {
-                    let all = s.splat(whole::<S, J>(s, image));
-                    s.store_first(J::finish(s, all, s.mul(count, s.splat(plan.counts.columns[0]))), to);
-                }
-                _ if plan.whole_pixel => global::<S, J>(s, plan, image, to),
-                1 if plan.pairs => pairs::<S, J, 1>(s, plan, rows, count, to),
-                2 if plan.pairs => pairs::<S, J, 2>(s, plan, rows, count, to),
-                2 if plan.pixels == Some(2) => pixels::<S, J, 4, 2>(s, plan, rows, oh, to),
-                2 if plan.pixels == Some(3) => pixels::<S, J, 6, 2>(s, plan, rows, oh, to),
-                3 if plan.pixels == Some(3) => pixels::<S, J, 9, 3>(s, plan, rows, oh, to),
-                _ => {
-                    if !clean {
-                        line.fill(J::NOTHING);
-                        clean = true;
+    let images = src
+        .chunks_exact(plan.geometry.pool().input[0] * plan.row_len())
+        .skip(images.start)
+        .take(images.len());
+    if plan.columns.is_some() {
+        for (i, image) in images.enumerate() {
+            columns::forward::<S, J>(s, plan, image, rows.clone(), dst.row(i, 0));
+        }
+        return;
+    }
+    // A region of its own: the larger a function, the sooner LLVM stops inlining into it, and then loads become calls.
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            // Only the margins of a line are never written, and only some rows need one.
+            let mut clean = false;
+            for (i, image) in images.enumerate() {
+                for (oh, to) in rows.clone().zip(dst.row(i, 0).chunks_exact_mut(plan.line.outputs())) {
+                    let Window { first, taps } = plan.windows[oh];
+                    let (count, rows) = (s.splat(plan.counts.rows[oh]), &image[first * plan.row_len()..]);
+                    match taps {
+                        _ if plan.whole_image => {
+                            let count = s.mul(count, s.splat(plan.counts.columns[0]));
+                            s.store_first(J::finish(s, s.splat(whole::<S, J>(s, image)), count), to);
+                        }
+                        _ if plan.whole_pixel => global::<S, J>(s, plan, image, to),
+                        2 if plan.pixels == Some(2) => pixels::<S, J, 4, 2>(s, plan, rows, oh, to),
+                        2 if plan.pixels == Some(3) => pixels::<S, J, 6, 2>(s, plan, rows, oh, to),
+                        3 if plan.pixels == Some(3) => pixels::<S, J, 9, 3>(s, plan, rows, oh, to),
+                        _ => {
+                            if !clean {
+                                line.fill(J::NOTHING);
+                                clean = true;
+                            }
+                            down::<S, J>(s, plan, rows, taps, line);
+                            across::<S, J>(s, plan, line, count, to);
+                        }
                     }
-                    down::<S, J>(s, plan, rows, taps, line);
-                    across::<S, J>(s, plan, line, count, to);
                 }
             }
-        }
-    }
+        },
+    );
 }
 
 /// One output per image in NHWC, of all of its pixels, in the order of memory: some pixels are joined, and that with those before, in `to`.
@@ -307,7 +317,7 @@ fn across<S: Simd, J: Join>(s: S, plan: &Pooling, from: &[f32], count: S::F32, t
 
 /// The counts of the windows at `x` of run `i`, by that of their rows.
 #[inline(always)]
-fn counts<S: Simd, J: Join>(s: S, plan: &Pooling, rows: S::F32, i: usize, x: usize) -> S::F32 {
+pub(crate) fn counts<S: Simd, J: Join>(s: S, plan: &Pooling, rows: S::F32, i: usize, x: usize) -> S::F32 {
     let columns = &plan.counts.columns;
     match plan.line.runs {
         _ if !J::COUNTED => rows,
@@ -339,37 +349,6 @@ fn across_taps<S: Simd, J: Join, const K: usize>(
             },
         );
     }
-}
-
-/// Windows of two columns side by side in NCHW, without a line: the pairs of joined rows are joined where they are.
-#[inline(always)]
-fn pairs<S: Simd, J: Join, const K: usize>(
-    s: S,
-    plan: &Pooling,
-    image: &[f32],
-    count: S::F32,
-    to: &mut [f32],
-) {
-    let rows: [&[f32]; K] = core::array::from_fn(|k| &image[k * plan.row_step()..][..plan.row_len()]);
-    let rows = Rows::<K>::new(&rows);
-    let columns = &plan.counts.columns;
-    registers::<S>(
-        to.len(),
-        #[inline(always)]
-        |x, n| {
-            let (first, second) = if n == S::LANES {
-                let first = join_rows::<S, J, K>(s, &rows, 2 * x, n);
-                (first, join_rows::<S, J, K>(s, &rows, 2 * x + n, n))
-            } else {
-                let middle = S::LANES.min(2 * n);
-                let first = join_rows::<S, J, K>(s, &rows, 0, middle);
-                (first, join_rows::<S, J, K>(s, &rows, middle, 2 * n - middle))
-            };
-            let (even, odd) = s.deinterleave(first, second);
-            let count = s.mul(count, s.load(&columns[x..]));
-            s.store_first(J::finish(s, J::join(s, even, odd), count), &mut to[x..x + n]);
-        },
-    );
 }
 
 /// Windows of `N` taps in `K` rows in NHWC, without a line: down and across in registers. Neighbouring pixels share few taps, so there is

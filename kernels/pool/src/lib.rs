@@ -30,6 +30,7 @@
 
 mod backward;
 mod cells;
+mod columns;
 pub mod definition;
 mod explain;
 mod forward;

@@ -8,7 +8,9 @@ use crate::line::{Line, SLACK};
 use crate::reach::Reach;
 use crate::spread::Spread;
 use crate::winners::{Span, Winners};
-use crate::{Pool2d, PoolGeometry, Reduction, Ties, backward, cells, forward, spread, squares, winners};
+use crate::{
+    Pool2d, PoolGeometry, Reduction, Ties, backward, cells, columns, forward, spread, squares, winners,
+};
 use convolve_core::{BlockMut, Cut, Error, Layout, Par, Update, Workspace, lines};
 use convolve_simd::{Isa, Simd, dispatch};
 use core::ops::Range;
@@ -41,8 +43,8 @@ pub struct Pooling {
     pub(crate) whole_image: bool,
     /// The same in NHWC: one pixel.
     pub(crate) whole_pixel: bool,
-    /// Windows of two columns side by side, in NCHW.
-    pub(crate) pairs: bool,
+    /// Columns of a window, if they are taken apart in registers, in NCHW.
+    pub(crate) columns: Option<usize>,
     /// Rows and columns as what windows reach.
     pub(crate) down: Reach,
     pub(crate) across: Reach,
@@ -153,11 +155,6 @@ impl Pooling {
             && pool.dilation == [1, 1]
             && pool.kernel == pool.input
             && !padded;
-        let pairs = line.phases == 2
-            && taps.as_slice() == [0, line.pitch]
-            && left == 0
-            && output[1] * 2 <= pool.input[1]
-            && pool.kernel[0] <= 2;
         let pixels = (pool.layout == Layout::Nhwc
             && channels >= isa.lanes()
             && pool.stride[1] > 1
@@ -181,6 +178,7 @@ impl Pooling {
             across,
             pixels,
             inner,
+            columns: columns::kernel(&geometry, &line),
             geometry,
             line,
             taps,
@@ -189,7 +187,6 @@ impl Pooling {
             whole_line,
             whole_image,
             whole_pixel,
-            pairs,
             isa,
             threads: threads.max(1),
         })
@@ -349,8 +346,10 @@ impl Pooling {
         self.check("dst", dst.len(), true)?;
         self.enough(workspace)?;
         let ([height, _], cuts) = (self.geometry.output(), self.forward_cuts(1));
-        let extent = [self.images(), height, self.line.outputs()];
-        dispatch!(self.isa, s => forward_on(s, self, src, BlockMut::new(dst, extent), cuts, workspace, par));
+        let (outputs, [images, rows, _]) = (self.line.outputs(), cuts);
+        let cuts = [images, Cut::whole(1), Cut { unit: height * outputs, block: rows.block * outputs }];
+        let dst = BlockMut::new(dst, [self.images(), 1, height * outputs]);
+        dispatch!(self.isa, s => forward_on(s, self, src, dst, cuts, workspace, par));
         Ok(())
     }
 
@@ -574,22 +573,14 @@ fn forward_on<S: Simd>(
     workspace: &mut [f32],
     par: Par<'_>,
 ) {
-    dst.for_each_piece(cuts, par, workspace, plan.lane_len(), &|ranges, mut dst, lane| {
+    let outputs = plan.line.outputs();
+    dst.for_each_piece(cuts, par, workspace, plan.lane_len(), &|[images, _, numbers], mut dst, lane| {
+        let rows = numbers.start / outputs..numbers.end / outputs;
         let line = &mut lane[..plan.line.len];
-        // One region each: the larger a function, the sooner LLVM stops inlining into it, and then loads become calls.
         match (plan.max(), plan.counts.reciprocal) {
-            (true, _) => s.vectorize(
-                #[inline(always)]
-                |s| forward::piece::<S, Max>(s, plan, src, &ranges, &mut dst, line),
-            ),
-            (false, true) => s.vectorize(
-                #[inline(always)]
-                |s| forward::piece::<S, Sum<true>>(s, plan, src, &ranges, &mut dst, line),
-            ),
-            (false, false) => s.vectorize(
-                #[inline(always)]
-                |s| forward::piece::<S, Sum<false>>(s, plan, src, &ranges, &mut dst, line),
-            ),
+            (true, _) => forward::piece::<S, Max>(s, plan, src, [images, rows], &mut dst, line),
+            (false, true) => forward::piece::<S, Sum<true>>(s, plan, src, [images, rows], &mut dst, line),
+            (false, false) => forward::piece::<S, Sum<false>>(s, plan, src, [images, rows], &mut dst, line),
         }
     });
 }

@@ -7,12 +7,11 @@
 //! So the first of equal ones wins, and the first NaN, which no number is at least. Windows at an edge, which have other taps than their
 //! neighbours, are a *span* of their own: what is not in the image is never compared.
 
-use crate::PoolGeometry;
-use crate::Pooling;
 use crate::backward::window_rows;
 use crate::gather::Runs;
 use crate::line::Line;
 use crate::vector::vectors;
+use crate::{PoolGeometry, Pooling, columns};
 use convolve_simd::{Rows, RowsAt, Simd};
 use core::ops::Range;
 
@@ -49,7 +48,11 @@ fn block(geometry: &PoolGeometry, line: &Line) -> [usize; 2] {
 
 /// Numbers of workspace: none if rows are read where they lie.
 pub(crate) fn workspace_len(geometry: &PoolGeometry, line: &Line) -> usize {
-    if line.in_order() { 0 } else { block(geometry, line)[1].saturating_mul(line.len) }
+    if line.in_order() || columns::kernel(geometry, line).is_some() {
+        0
+    } else {
+        block(geometry, line)[1].saturating_mul(line.len)
+    }
 }
 
 /// Where rows of windows go; what is not asked for is empty.
@@ -72,6 +75,16 @@ pub(crate) fn rows<S: Simd>(
     mut to: Winners<'_>,
 ) {
     let (line, dilation) = (&plan.line, plan.geometry.pool().dilation[0]);
+    if plan.columns.is_some() {
+        for down in &plan.spans[0] {
+            let windows = down.windows.start.max(rows.start)..down.windows.end.min(rows.end);
+            if !windows.is_empty() {
+                let place = (windows.start - rows.start) * line.outputs();
+                columns::winners(s, plan, image, &Span { windows, taps: down.taps.clone() }, place, &mut to);
+            }
+        }
+        return;
+    }
     let [most, _] = block(&plan.geometry, line);
     for start in rows.clone().step_by(most) {
         let block = start..(start + most).min(rows.end);
@@ -245,7 +258,7 @@ fn best<S: Simd, const N: usize>(s: S, at: RowsAt<'_, '_, N>, taps: &[f32; N]) -
 
 /// The better of the best so far and an earlier one.
 #[inline(always)]
-fn better<S: Simd>(
+pub(crate) fn better<S: Simd>(
     s: S,
     (max, winner): (S::F32, S::F32),
     (value, tap): (S::F32, S::F32),
@@ -257,7 +270,7 @@ fn better<S: Simd>(
 impl Winners<'_> {
     /// Those of some windows.
     #[inline(always)]
-    fn run(&mut self, start: usize, len: usize) -> Winners<'_> {
+    pub(crate) fn run(&mut self, start: usize, len: usize) -> Winners<'_> {
         fn some<T>(of: &mut [T], start: usize, len: usize) -> &mut [T] {
             if of.is_empty() { of } else { &mut of[start..start + len] }
         }
@@ -270,7 +283,7 @@ impl Winners<'_> {
 
     /// Writes the maxima and the winners of neighbouring windows.
     #[inline(always)]
-    fn put<S: Simd>(&mut self, s: S, at: Range<usize>, (max, winner): (S::F32, S::F32)) {
+    pub(crate) fn put<S: Simd>(&mut self, s: S, at: Range<usize>, (max, winner): (S::F32, S::F32)) {
         if !self.max.is_empty() {
             s.store_first(max, &mut self.max[at.clone()]);
         }

@@ -12,7 +12,7 @@
 /// - `equal(a, b)`, `not_equal(a, b)`, `less(a, b)`, `at_least(a, b)`, `or(a, b)`, `select(mask, then, otherwise)`
 ///   and `keep(mask, v)`,
 /// - `equal_byte(from, byte)`, `load_bytes(from)` and `store_bytes(v, to)`, for slices of any length,
-/// - `scale(v, n)`, `deinterleave(a, b)` and `interleave(a, b)`,
+/// - `max_nan(a, b)`, `scale(v, n)`, `deinterleave(a, b)`, `interleave(a, b)` and `shift_in(before, v)`,
 /// - `transpose_quads(rows)`: with 4 x 4 blocks already transposed, transposes the matrix of
 ///   such blocks.
 #[allow(unused_macros, reason = "an architecture might have none of them")]
@@ -122,6 +122,7 @@ macro_rules! backend {
             backend! { @method mul(a: $F32, b: $F32) -> $F32 = $mul }
             backend! { @method max(a: $F32, b: $F32) -> $F32 = $max }
             backend! { @method min(a: $F32, b: $F32) -> $F32 = $min }
+            backend! { @method max_nan(a: $F32, b: $F32) -> $F32 = max_nan }
             backend! { @method mul_add(a: $F32, b: $F32, c: $F32) -> $F32 = $mul_add }
             backend! { @method sum(v: $F32) -> f32 = sum }
             backend! { @method div(a: $F32, b: $F32) -> $F32 = $div }
@@ -135,6 +136,7 @@ macro_rules! backend {
             backend! { @method scale(v: $F32, n: $F32) -> $F32 = scale }
             backend! { @method deinterleave(a: $F32, b: $F32) -> ($F32, $F32) = deinterleave }
             backend! { @method interleave(a: $F32, b: $F32) -> ($F32, $F32) = interleave }
+            backend! { @method shift_in(before: $F32, v: $F32) -> $F32 = shift_in }
 
             #[inline(always)]
             fn permute(self, v: $F32, order: &[u32]) -> $F32 {
@@ -236,6 +238,7 @@ macro_rules! absent {
                 mul(_a: Self::F32, _b: Self::F32) -> Self::F32;
                 max(_a: Self::F32, _b: Self::F32) -> Self::F32;
                 min(_a: Self::F32, _b: Self::F32) -> Self::F32;
+                max_nan(_a: Self::F32, _b: Self::F32) -> Self::F32;
                 mul_add(_a: Self::F32, _b: Self::F32, _c: Self::F32) -> Self::F32;
                 sum(_v: Self::F32) -> f32;
                 permute(_v: Self::F32, _order: &[u32]) -> Self::F32;
@@ -253,6 +256,7 @@ macro_rules! absent {
                 scale(_v: Self::F32, _n: Self::F32) -> Self::F32;
                 deinterleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);
                 interleave(_a: Self::F32, _b: Self::F32) -> (Self::F32, Self::F32);
+                shift_in(_before: Self::F32, _v: Self::F32) -> Self::F32;
                 transpose(_from: &[f32], _from_pitch: usize, _to: &mut [f32], _to_pitch: usize) -> ();
             }
 

@@ -193,6 +193,17 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn max_nan(self, a: f32x4, b: f32x4) -> f32x4 {
+        self.select(self.not_equal(a, a), a, self.max(a, b))
+    }
+
+    #[inline(always)]
+    fn shift_in(self, before: f32x4, v: f32x4) -> f32x4 {
+        let ([.., last], [a, b, c, _]) = (before.to_array(), v.to_array());
+        f32x4::new([last, a, b, c])
+    }
+
+    #[inline(always)]
     fn deinterleave(self, a: f32x4, b: f32x4) -> (f32x4, f32x4) {
         let ([a, b, c, d], [e, f, g, h]) = (a.to_array(), b.to_array());
         (f32x4::new([a, c, e, g]), f32x4::new([b, d, f, h]))

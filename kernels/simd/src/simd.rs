@@ -251,10 +251,7 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// assert!(s.sum(s.max_nan(s.splat(f32::NAN), s.splat(1.0))).is_nan());
     /// assert!(s.sum(s.max_nan(s.splat(1.0), s.splat(f32::NAN))).is_nan());
     /// ```
-    #[inline(always)]
-    fn max_nan(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.select(self.not_equal(a, a), a, self.max(a, b))
-    }
+    fn max_nan(self, a: Self::F32, b: Self::F32) -> Self::F32;
 
     /// `a / b`, lane by lane, rounded once.
     ///
@@ -393,6 +390,16 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// assert_eq!((s.sum(first), s.sum(second)), (6.0, 22.0));
     /// ```
     fn interleave(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32);
+
+    /// `v` moved up by a lane: the last lane of `before`, and then all but the last of `v`.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// let (s, mut to) = (Portable::new(), [0.0; 4]);
+    /// s.store(s.shift_in(s.splat(9.0), s.load(&[1.0, 2.0, 3.0, 4.0])), &mut to);
+    /// assert_eq!(to, [9.0, 1.0, 2.0, 3.0]);
+    /// ```
+    fn shift_in(self, before: Self::F32, v: Self::F32) -> Self::F32;
 
     /// `a * b + c`, lane by lane: rounded once, except that [`Portable`](crate::Portable) rounds
     /// twice unless the crate was compiled for a CPU with FMA.

@@ -35,6 +35,7 @@ on_every_isa! {
     bytes_are_lanes
     scale_multiplies_by_powers_of_two
     interleave_and_deinterleave_are_inverses
+    shift_in_moves_up_by_a_lane
     mul_add
     sum_goes_by_halves
     load_and_store_at_any_alignment
@@ -204,6 +205,12 @@ fn interleave_and_deinterleave_are_inverses<S: Simd>(s: S) {
     let (first, second) = s.interleave(even, odd);
     assert_lanes(s, first, |i| data[i]);
     assert_lanes(s, second, |i| data[S::LANES + i]);
+}
+
+fn shift_in_moves_up_by_a_lane<S: Simd>(s: S) {
+    let data: Vec<f32> = (0..2 * S::LANES).map(|i| i as f32).collect();
+    let shifted = s.shift_in(s.load(&data), s.load(&data[S::LANES..]));
+    assert_lanes(s, shifted, |i| data[S::LANES - 1 + i]);
 }
 
 /// [`operands`], and NaN in a lane of each.

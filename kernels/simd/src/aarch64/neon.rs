@@ -183,3 +183,16 @@ fn deinterleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
 fn interleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
     (vzip1q_f32(a, b), vzip2q_f32(a, b))
 }
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn shift_in(before: float32x4_t, v: float32x4_t) -> float32x4_t {
+    vextq_f32::<3>(before, v)
+}
+
+/// The instruction itself keeps NaN of both sides.
+#[inline]
+#[target_feature(enable = "neon")]
+fn max_nan(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vmaxq_f32(a, b)
+}

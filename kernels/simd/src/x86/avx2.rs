@@ -202,3 +202,17 @@ fn interleave(a: __m256, b: __m256) -> (__m256, __m256) {
     let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
     (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
 }
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn shift_in(before: __m256, v: __m256) -> __m256 {
+    let (middle, v) = (_mm256_permute2f128_ps::<0x21>(before, v), _mm256_castps_si256(v));
+    _mm256_castsi256_ps(_mm256_alignr_epi8::<12>(v, _mm256_castps_si256(middle)))
+}
+
+/// Where only one is NaN, `max` gives `b`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn max_nan(a: __m256, b: __m256) -> __m256 {
+    _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+}

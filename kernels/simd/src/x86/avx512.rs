@@ -205,3 +205,17 @@ fn interleave(a: __m512, b: __m512) -> (__m512, __m512) {
     let second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     (_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
 }
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn shift_in(before: __m512, v: __m512) -> __m512 {
+    let (v, before) = (_mm512_castps_si512(v), _mm512_castps_si512(before));
+    _mm512_castsi512_ps(_mm512_alignr_epi32::<15>(v, before))
+}
+
+/// Where only one is NaN, `max` gives `b`: so where `a` is, nothing is computed.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn max_nan(a: __m512, b: __m512) -> __m512 {
+    _mm512_mask_max_ps(a, _mm512_cmp_ps_mask::<_CMP_ORD_Q>(a, a), a, b)
+}
