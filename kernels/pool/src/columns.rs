@@ -189,10 +189,15 @@ fn windows<S: Simd, J: Join, const R: usize, const C: usize>(
                     }
                     rows = rows.part(row.first, row.len - row.first);
                 }
+                let next = i * step + R * plan.row_step();
                 row.pairs(
                     #[inline(always)]
                     |pair| {
                         let windows = row.windows(pair);
+                        // A part of the next two rows.
+                        for line in 0..4 {
+                            s.prefetch(image, next + 4 * windows.start + line * S::LANES);
+                        }
                         let mut joined = [s.splat(J::NOTHING); 2];
                         for (r, read) in row.read(s, &rows, pair, J::NOTHING).into_iter().enumerate() {
                             for k in 0..2 {

@@ -16,7 +16,7 @@ use crate::gather::{Take, Taken, share};
 use crate::line::put;
 use crate::vector::plus;
 use convolve_core::{Update, lines};
-use convolve_simd::{Places, Rows, Simd};
+use convolve_simd::{Places, Rows, Simd, each};
 
 /// Zeros before a row of windows; behind it there are at least as many as the pixels of a row and two registers ask for.
 const MARGIN: usize = 16;
@@ -44,33 +44,46 @@ pub(crate) fn band<S: Simd, T: Taken, const K: usize>(
     lane: &mut [f32],
 ) {
     let [pitch, rows] = layout(&band.plan.geometry);
-    let (gradients, winners) = lane.split_at_mut((rows + 1) * pitch);
-    // What is beside a row is never written.
-    gradients.fill(0.0);
-    let [[top, _], [left, _]] = band.plan.geometry.padding();
+    let ((gradients, winners), row_len) = (lane.split_at_mut((rows + 1) * pitch), band.plan.row_len());
+    let [top, _] = band.plan.geometry.padding()[0];
     let places = (band.rows.start + top) / 2..(band.rows.end + top).div_ceil(2);
-    for start in places.clone().step_by(rows) {
-        let mut block = Block { band, pitch, top, left, start, gradients, winners };
-        let places = start..(start + rows).min(places.end);
-        s.vectorize(
-            #[inline(always)]
-            |s| {
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            // What is beside a row is never written.
+            gradients.fill(0.0);
+            for start in places.clone().step_by(rows) {
+                let mut block = Block { band, pitch, start, gradients, winners };
+                let places = start..(start + rows).min(places.end);
                 block.fill::<S, T, K>(s, places.end);
+                let sources = block.sources::<S>();
                 for place in places {
-                    block.row::<S, T, K, 0>(s, place, to);
-                    block.row::<S, T, K, 1>(s, place, to);
+                    let y = [2 * place, 2 * place + 1].map(|y| y.wrapping_sub(top));
+                    let [first, second] = [band.rows.contains(&y[0]), band.rows.contains(&y[1])];
+                    let start = if first { y[0] } else { y[1] } - band.rows.start;
+                    let to = &mut to
+                        [start * row_len..(start + usize::from(first) + usize::from(second)) * row_len];
+                    let own = if let Take::Equal = T::TAKE {
+                        &band.windows.own[start * row_len..][..to.len()]
+                    } else {
+                        &[]
+                    };
+                    let place = (place - block.start) * pitch;
+                    match (first, second) {
+                        (true, true) => sources.write::<S, T, K, 0b11>(s, place, own, to, band.update),
+                        (true, false) => sources.write::<S, T, K, 0b01>(s, place, own, to, band.update),
+                        _ => sources.write::<S, T, K, 0b10>(s, place, own, to, band.update),
+                    }
                 }
-            },
-        );
-    }
+            }
+        },
+    );
 }
 
 /// Rows of windows from the one before `start` on.
 struct Block<'a, 'b> {
     band: &'b Band<'a>,
     pitch: usize,
-    top: usize,
-    left: usize,
     start: usize,
     gradients: &'b mut [f32],
     winners: &'b mut [f32],
@@ -123,30 +136,17 @@ impl Block<'_, '_> {
         }
     }
 
-    /// Row `I` of the two of a place, if it is in the band.
+    /// What rows of the image take from.
     #[inline(always)]
-    fn row<S: Simd, T: Taken, const K: usize, const I: usize>(&self, s: S, place: usize, to: &mut [f32]) {
-        let (band, len) = (&self.band.rows, self.band.plan.row_len());
-        let y = (2 * place + I).wrapping_sub(self.top);
-        if !band.contains(&y) {
-            return;
-        }
-        let image = (y - band.start) * len..(y - band.start + 1) * len;
-        let own = if let Take::Equal = T::TAKE { &self.band.windows.own[image.clone()] } else { &[] };
-        let slot = place + 1 - self.start;
-        let slots = [slot * self.pitch, (slot - 1) * self.pitch];
+    fn sources<S: Simd>(&self) -> Sources<'_> {
+        let [left, _] = self.band.plan.geometry.padding()[1];
         // The windows of the first pixel that is tap 0 of one, and of the first that is tap 1; and those before.
-        let [even, odd] = [MARGIN + self.left.div_ceil(2), MARGIN + self.left / 2];
-        let places = [even, even - 1, odd, odd - 1];
-        let sources = Sources {
+        let [even, odd] = [MARGIN + left.div_ceil(2), MARGIN + left / 2];
+        let (places, slots) = ([even, even - 1, odd, odd - 1], [self.pitch, 0]);
+        Sources {
             gradients: Rows::starting_at(self.gradients, &slots).places(places, S::LANES),
             winners: Rows::starting_at(self.winners, &slots).places(places, S::LANES),
-            odd: self.left % 2 == 1,
-            own,
-        };
-        match self.band.update {
-            Update::Overwrite => sources.write::<S, T, K, I, false>(s, &mut to[image]),
-            Update::Accumulate => sources.write::<S, T, K, I, true>(s, &mut to[image]),
+            odd: left % 2 == 1,
         }
     }
 }
@@ -157,53 +157,84 @@ struct Sources<'a> {
     winners: Places<'a, 2, 4>,
     /// Whether the first pixel is tap 1.
     odd: bool,
-    own: &'a [f32],
 }
 
 impl Sources<'_> {
+    /// The two rows of a place, or the one of them that `ROWS` has; `own` is what the image has there.
     #[inline(always)]
-    fn write<S: Simd, T: Taken, const K: usize, const I: usize, const ADD: bool>(
+    fn write<S: Simd, T: Taken, const K: usize, const ROWS: usize>(
         &self,
         s: S,
+        place: usize,
+        own: &[f32],
+        to: &mut [f32],
+        update: Update,
+    ) {
+        match update {
+            Update::Overwrite => self.write_on::<S, T, K, ROWS, false>(s, place, own, to),
+            Update::Accumulate => self.write_on::<S, T, K, ROWS, true>(s, place, own, to),
+        }
+    }
+
+    #[inline(always)]
+    fn write_on<S: Simd, T: Taken, const K: usize, const ROWS: usize, const ADD: bool>(
+        &self,
+        s: S,
+        place: usize,
+        own: &[f32],
         to: &mut [f32],
     ) {
-        let (len, step) = (to.len(), 2 * S::LANES);
-        for (i, to) in to.chunks_exact_mut(step).enumerate() {
-            let (first, second) = to.split_at_mut(S::LANES);
-            self.pixels::<S, T, K, I, ADD>(s, i * step, first, second);
+        let (step, len) = (2 * S::LANES, if ROWS == 0b11 { to.len() / 2 } else { to.len() });
+        let (first, second) = to.split_at_mut(if ROWS == 0b10 { 0 } else { len });
+        let own = own.split_at(if ROWS == 0b10 || own.is_empty() { 0 } else { len });
+        let (own, mut to) = ([own.0, own.1], [first, second]);
+        for i in 0..len / step {
+            self.pixels::<S, T, K, ROWS, ADD>(s, place, own, [i * step, step], &mut to);
         }
         let rest = len % step;
         if rest > 0 {
             // Again some of the pixels before, where that changes nothing.
-            let x = if !ADD && len >= step && len.is_multiple_of(2) { len - step } else { len - rest };
-            let (first, second) = to[x..].split_at_mut(S::LANES.min(len - x));
-            self.pixels::<S, T, K, I, ADD>(s, x, first, second);
+            let again = !ADD && len >= step && len.is_multiple_of(2);
+            let at = if again { [len - step, step] } else { [len - rest, rest] };
+            self.pixels::<S, T, K, ROWS, ADD>(s, place, own, at, &mut to);
         }
     }
 
-    /// Neighbouring pixels from `x` on, which is even: a register, or less, and then another.
+    /// `len` neighbouring pixels from `x` on, which is even: two registers, or less.
     #[inline(always)]
-    fn pixels<S: Simd, T: Taken, const K: usize, const I: usize, const ADD: bool>(
+    fn pixels<S: Simd, T: Taken, const K: usize, const ROWS: usize, const ADD: bool>(
         &self,
         s: S,
-        x: usize,
-        first: &mut [f32],
-        second: &mut [f32],
+        place: usize,
+        own: [&[f32]; 2],
+        [x, len]: [usize; 2],
+        to: &mut [&mut [f32]; 2],
     ) {
-        let mut own = (s.splat(0.0), s.splat(0.0));
-        if let Take::Equal = T::TAKE {
-            let (a, b) = self.own[x..x + first.len() + second.len()].split_at(first.len());
-            own = s.deinterleave(s.load_first(a), s.load_first(b));
-            if self.odd {
-                own = (own.1, own.0);
+        let (at, middle) = (place + x / 2, S::LANES.min(len));
+        let mut pairs = [(s.splat(0.0), s.splat(0.0)); 2];
+        each!(I in 0 1 {
+            if const { ROWS >> I & 1 == 1 } {
+                let mut own_pixels = (s.splat(0.0), s.splat(0.0));
+                if let Take::Equal = T::TAKE {
+                    let (a, b) = own[I][x..x + len].split_at(middle);
+                    own_pixels = s.deinterleave(s.load_first(a), s.load_first(b));
+                    if self.odd {
+                        own_pixels = (own_pixels.1, own_pixels.0);
+                    }
+                }
+                let even = self.sum::<S, T, K, I, 0>(s, at, own_pixels.0);
+                let odd = self.sum::<S, T, K, I, 1>(s, at, own_pixels.1);
+                pairs[I] = if self.odd { s.interleave(odd, even) } else { s.interleave(even, odd) };
+            }
+        });
+        let update = if ADD { Update::Accumulate } else { Update::Overwrite };
+        for (i, (a, b)) in pairs.into_iter().enumerate() {
+            if ROWS >> i & 1 == 1 {
+                let (first, second) = to[i][x..x + len].split_at_mut(middle);
+                put(s, a, first, update);
+                put(s, b, second, update);
             }
         }
-        let even = self.sum::<S, T, K, I, 0>(s, x / 2, own.0);
-        let odd = self.sum::<S, T, K, I, 1>(s, x / 2, own.1);
-        let (a, b) = if self.odd { s.interleave(odd, even) } else { s.interleave(even, odd) };
-        let update = if ADD { Update::Accumulate } else { Update::Overwrite };
-        put(s, a, first, update);
-        put(s, b, second, update);
     }
 
     /// What pixels that are taps `J`, `J + 2`, .. of a row of windows take, half as far as they are from the first.
