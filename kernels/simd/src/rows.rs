@@ -1,6 +1,7 @@
 //! Several rows that are read side by side: one check for all of them.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 /// `N` slices that are read at the same place.
 ///
@@ -58,6 +59,44 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
         assert!(last <= data.len(), "a row starts beyond the end");
         let starts = core::array::from_fn(|i| data.as_ptr().wrapping_add(offsets[i]));
         Self { starts, len: data.len() - last, marker: PhantomData }
+    }
+
+    /// Rows of `absent.len()` elements, of which the first starts at `start` and each next one `pitch` elements further on; instead of those that
+    /// are not `present`, which are never read, there is `absent`.
+    ///
+    /// ```
+    /// use convolve_simd::Rows;
+    /// // A window whose first row lies above the image.
+    /// let rows = Rows::<3>::spaced(&[1.0, 2.0, 3.0, 4.0], -2, 2, 1..3, &[0.0; 2]);
+    /// assert_eq!([0, 1, 2].map(|i| rows.at(0, 2).row(i)), [&[0.0, 0.0], &[1.0, 2.0], &[3.0, 4.0]]);
+    /// ```
+    ///
+    /// # Panics
+    /// When a row that is present does not lie in the slice.
+    #[inline(always)]
+    pub fn spaced(data: &'a [T], start: isize, pitch: usize, present: Range<usize>, absent: &'a [T]) -> Self {
+        let len = absent.len();
+        if !present.is_empty() {
+            let place = |i: usize| i.checked_mul(pitch).and_then(|step| start.checked_add_unsigned(step));
+            let inside = |i: usize| {
+                place(i).is_some_and(|at| {
+                    at >= 0 && data.len().checked_sub(len).is_some_and(|last| at as usize <= last)
+                })
+            };
+            assert!(
+                present.end <= N && inside(present.start) && inside(present.end - 1),
+                "a row lies outside of the slice"
+            );
+        }
+        let first = data.as_ptr().wrapping_offset(start);
+        // A loop, not `from_fn`: of a long array that is a call.
+        let mut starts = [absent.as_ptr(); N];
+        for (i, to) in starts.iter_mut().enumerate() {
+            if present.contains(&i) {
+                *to = first.wrapping_add(i * pitch);
+            }
+        }
+        Self { starts, len, marker: PhantomData }
     }
 
     /// Elements of the shortest row.

@@ -56,12 +56,6 @@ struct Walk {
 }
 
 impl Walk {
-    #[inline(always)]
-    fn skip(self, rows: usize) -> Self {
-        let next = self.next.wrapping_add(rows.wrapping_mul(self.pitch));
-        Self { next, row: self.row.saturating_add(rows), ..self }
-    }
-
     /// Where the next row is read, and its number.
     #[inline(always)]
     fn step(&mut self) -> (*const f32, usize) {
@@ -190,12 +184,6 @@ impl<S: Simd, const N: usize> StripAt<'_, S, N> {
         // SAFETY: `at` checked that a vector of the last row, hence of every row, lies in the slice, which is borrowed for 'a.
         self.s.load(unsafe { core::slice::from_raw_parts(from, S::LANES) })
     }
-
-    /// Without the first `rows`.
-    #[inline(always)]
-    pub fn skip(self, rows: usize) -> Self {
-        Self { walk: self.walk.skip(rows), ..self }
-    }
 }
 
 impl<S: Simd, const N: usize> StripAcross<'_, S, N> {
@@ -208,11 +196,5 @@ impl<S: Simd, const N: usize> StripAcross<'_, S, N> {
         }
         // SAFETY: the row is present, and `across` checked that in the first and the last of these the lanes of the mask lie in the slice.
         Some(unsafe { self.s.load_where(from, self.mask) })
-    }
-
-    /// Without the first `rows`.
-    #[inline(always)]
-    pub fn skip(self, rows: usize) -> Self {
-        Self { walk: self.walk.skip(rows), ..self }
     }
 }

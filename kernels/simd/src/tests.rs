@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::isa::{NAMES, choose};
-use crate::{Isa, IsaError, Portable, Simd, Strip, dispatch};
+use crate::{Isa, IsaError, Portable, Rows, Simd, Strip, dispatch};
 
 /// Makes a test of each function: for every instruction set, outside and inside of `vectorize`.
 macro_rules! on_every_isa {
@@ -287,7 +287,8 @@ fn strips_read_only_the_slice<S: Simd>(s: S) {
             // A row alone, and one with an absent row on each side.
             for (start, present) in [(0, 0..1), (-(len as isize), 1..2)] {
                 let strip: Strip<'_, 3> = Strip::new(slice, start, len, present.clone());
-                let v = strip.across(s, at, at, len).skip(present.start).next_row();
+                let mut across = strip.across(s, at, at, len);
+                let v = (0..=present.start).fold(None, |_, _| across.next_row());
                 assert_lanes(s, v.unwrap_or(s.splat(0.0)), expected);
             }
         }
@@ -304,7 +305,8 @@ fn strips_read_what_is_there_and_zeros<S: Simd>(s: S) {
         assert_eq!(strip.is_whole(), (0..=height - 4).contains(&top));
         for left in -2 * S::LANES as isize..=width + 1 {
             for skipped in 0..=4 {
-                let mut across = strip.across(s, left, left, width as usize).skip(skipped);
+                let mut across = strip.across(s, left, left, width as usize);
+                (0..skipped).for_each(|_| _ = across.next_row());
                 for row in skipped as isize..5 {
                     let there = row < 4 && (0..height).contains(&(top + row));
                     match across.next_row() {
@@ -338,7 +340,43 @@ fn strips_refuse_what_is_not_there<S: Simd>(s: S) {
     assert!(refuses(&|| _ = Strip::<2>::new(&data, 0, usize::MAX / 2, 0..2)));
     assert!(refuses(&|| _ = Strip::<2>::new(&data, isize::MIN, 1, 0..2)));
     assert!(refuses(&|| _ = Strip::<2>::new(&data, 0, 1, 0..3)));
-    assert!(refuses(&|| _ = strip.at(s, 0).skip(2).next_row()));
+    assert!(refuses(&|| {
+        let mut at = strip.at(s, 0);
+        (0..3).for_each(|_| _ = at.next_row());
+    }));
+}
+
+/// Rows of a window that slides over an image from above it to below; and what lies outside of the slice is refused, whatever the numbers.
+#[test]
+fn spaced_rows_are_those_of_the_image_or_the_absent_one() {
+    let (image, absent, [height, width]) = (numbers(1, 30), [7.0; 5], [6_isize, 5_isize]);
+    for top in -5..height + 2 {
+        let present = (-top).clamp(0, 3) as usize..(height - top).clamp(0, 3) as usize;
+        let rows = Rows::<3>::spaced(&image, top * width, width as usize, present, &absent);
+        for i in 0..3 {
+            let y = top + i as isize;
+            let there = (0..height).contains(&y);
+            let expected = if there { &image[(y * width) as usize..][..5] } else { &absent };
+            assert_eq!(rows.at(0, 5).row(i), expected, "row {i} from {top} on");
+        }
+    }
+    let refused = |start: isize, pitch: usize, present: core::ops::Range<usize>| {
+        std::panic::catch_unwind(|| Rows::<3>::spaced(&image, start, pitch, present, &absent)).is_err()
+    };
+    assert!(!refused(25, 5, 0..1) && !refused(isize::MIN, usize::MAX, 0..0));
+    for (start, pitch, present) in [
+        (26, 5, 0..1),
+        (-1, 5, 0..1),
+        (-6, 5, 1..2),
+        (20, 5, 0..3),
+        (0, 5, 0..4),
+        (0, usize::MAX, 1..2),
+        (isize::MAX, 5, 0..2),
+        (isize::MIN, 5, 0..1),
+        (10, usize::MAX / 2, 0..3),
+    ] {
+        assert!(refused(start, pitch, present.clone()), "{start}, {pitch}, {present:?}");
+    }
 }
 
 fn store_first_writes_only_the_slice<S: Simd>(s: S) {

@@ -100,6 +100,8 @@ struct Runner {
     /// Output channels of a task, and of a block.
     channels: usize,
     together: usize,
+    /// Whether the tensors do not fit the last cache.
+    beyond: bool,
     threads: usize,
 }
 
@@ -169,6 +171,7 @@ impl Runner {
             diff_dst,
             channels,
             together,
+            beyond: !problem.machine.caches.hold(&geometry),
             threads: problem.threads,
         };
         by_rows().for_each(|phases| this.class(phases));
@@ -377,7 +380,7 @@ impl Runner {
                     compute += vectors.ceil() * (0.5 * k * b).max(4.0).max(1.25 * (k + b));
                     // Planes that do not fit L1 come from L2 for every call: 10 cycles a vector of 3x3 become 14 (a Xeon).
                     far += if self.diff_dst.len > L1 { 4.0 * vectors.ceil() } else { 0.0 };
-                    calls += 60.0 + 3.0 * k * b + 2.0 * vectors.ceil();
+                    calls += 140.0 + 3.0 * k * b + 2.0 * vectors.ceil();
                 }
             }
             // Rows that are copied, taken apart or transposed, for each pair of planes.
@@ -392,7 +395,10 @@ impl Runner {
         }
         let pairs = (conv.batch * conv.out_channels * self.geometry.group_in()) as f64;
         let fold = 4.0 * pairs / conv.batch.max(1) as f64 * self.geometry.taps() as f64;
-        let parts = [compute * pairs, far * pairs, calls * pairs + fold, 0.0];
+        // Planes beyond the last cache are waited for.
+        let floats = self.geometry.src_len() + self.geometry.dst_len();
+        let memory = if self.beyond { (floats * size_of::<f32>()) as f64 / 16.0 } else { 0.0 };
+        let parts = [compute * pairs, far * pairs + memory, calls * pairs + fold, 0.0];
         let tasks = conv.out_channels.div_ceil(self.channels);
         let ns = parts.iter().sum::<f64>() / Estimate::GHZ / self.threads.min(tasks).max(1) as f64;
         let stages = Stages::split(ns, parts);

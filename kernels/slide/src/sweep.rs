@@ -21,11 +21,7 @@ use core::ops::Range;
 
 /// Output rows that tiles may have. Any number of rows is a sum of these, and images of 7, 14, 28, 56 rows are whole tiles; a kernel for each
 /// of 1 to 8 would double what there is to compile.
-const ROWS: [usize; 6] = [1, 2, 4, 7, 8, TALL];
-/// Two tiles below each other, of a single position of a single plane: short rows of pixels have no neighbour to be computed with.
-const TALL: usize = 14;
-/// Most output rows of any other tile.
-const MAX_R: usize = 8;
+const ROWS: [usize; 5] = [1, 2, 4, 7, 8];
 /// Kernel rows that tiles may have.
 pub(crate) const KERNELS: [usize; 6] = [1, 2, 3, 4, 5, 7];
 /// Most kernel rows of a column.
@@ -190,27 +186,15 @@ struct Place<'a, V, const D: usize> {
     part: usize,
 }
 
-/// For each of V tiles below each other, or X beside each other; one of the two numbers is 1, the other at most 2.
-macro_rules! each_tile {
-    (($v:ident, $p:ident) of $V:ident, $X:ident $body:block) => {
-        each!(TILE in 0 1 {
-            if const { TILE < $V * $X } {
-                let ($v, $p) = const { (TILE / $X, TILE % $X) };
-                $body
-            }
-        })
-    };
-}
-
 /// Asks for what a tile some positions ahead reads and writes: memory that is not in a cache has too many rows here for the CPU to see their
 /// pattern by itself.
 #[inline(always)]
-fn ask<S: Simd, const D: usize, const X: usize, const N: usize, const VR: usize>(
+fn ask<S: Simd, const D: usize, const X: usize, const N: usize, const R: usize>(
     s: S,
     call: &Sweep<'_>,
     x: usize,
     to: usize,
-    dst: &mut RowsOfPlanes<'_, f32, D, VR>,
+    dst: &mut RowsOfPlanes<'_, f32, D, R>,
 ) {
     let first = call.source.start.wrapping_add_unsigned(x.wrapping_add(call.ahead * call.advance)) as usize;
     for p in 0..X {
@@ -220,15 +204,14 @@ fn ask<S: Simd, const D: usize, const X: usize, const N: usize, const VR: usize>
     }
     for d in 0..D {
         for p in 0..X {
-            for r in 0..VR {
+            for r in 0..R {
                 s.prefetch(dst.row(d, r), to + (call.ahead + p) * call.steps[1]);
             }
         }
     }
 }
 
-/// One tile: R rows of X neighbouring positions in D planes, or V such tiles below each other. Planes share the input, positions the
-/// weights. At an EDGE rows may be absent and vectors reach across the end of a row.
+/// One tile: R rows of X neighbouring positions in D planes. Planes share the input, positions the weights. At an EDGE rows may be absent and vectors reach across the end of a row.
 ///
 /// What is together is computed by turns: a sum waits four cycles for its last addition, and a row of the input gives each K of them.
 #[inline(always)]
@@ -237,40 +220,38 @@ fn tile<
     const SPLAT: bool,
     const EDGE: bool,
     const D: usize,
-    const V: usize,
     const X: usize,
     const K: usize,
     const ST: usize,
     const R: usize,
     const N: usize,
-    const VR: usize,
 >(
     s: S,
     call: &Sweep<'_>,
     strip: &Strip<'_, N>,
     place: Place<'_, S::F32, D>,
-    dst: &mut RowsOfPlanes<'_, f32, D, VR>,
+    dst: &mut RowsOfPlanes<'_, f32, D, R>,
 ) {
     let Place { columns, weights, start, x, to, part } = place;
     let width = if SPLAT { 1 } else { S::LANES };
     // Outputs from position p on.
     let left = |p: usize| if SPLAT { part - p * S::LANES } else { part };
-    let mut acc = [[[[start[0]; R]; X]; V]; D];
+    let mut acc = [[[start[0]; R]; X]; D];
     for d in 0..D {
-        each_tile!((v, p) of V, X {
+        for p in 0..X {
             for r in 0..R {
-                let from = &dst.row(d, v * R + r)[to + p * call.steps[1]..];
-                acc[d][v][p][r] = match call.init {
+                let from = &dst.row(d, r)[to + p * call.steps[1]..];
+                acc[d][p][r] = match call.init {
                     Init::Dst if EDGE => s.load_first(&from[..left(p)]),
                     Init::Dst => s.load(from),
                     _ => start[d],
                 };
             }
-        });
+        }
     }
     let weights = weights.map(|weights| &weights[..columns.len() * K * width]);
     if !EDGE && call.ahead > 0 {
-        ask::<S, D, X, N, VR>(s, call, x, to, dst);
+        ask::<S, D, X, N, R>(s, call, x, to, dst);
     }
     for (index, [column, plane]) in columns.iter().enumerate() {
         let mut w = [[s.splat(0.0); K]; D];
@@ -287,85 +268,76 @@ fn tile<
         }
         // No closures from here on: one that is not inlined takes all sums through memory.
         macro_rules! slide {
-            (($v:ident, $p:ident) $next:expr) => {
+            ($p:ident => $next:expr) => {
                 each!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 {
-                    each_tile!(($v, $p) of V, X {
-                        if const { I < (R - 1) * ST + K } {
+                    if const { I < (R - 1) * ST + K } {
+                        for $p in 0..X {
                             if let Some(value) = $next {
                                 let value = s.in_order(value);
-                                each!(J in 0 1 2 3 4 5 6 {
-                                    let r = const { output_row(I, J, ST) };
-                                    if const { J < K && output_row(I, J, ST) < R } {
+                                for k in 0..K {
+                                    let r = output_row(I, k, ST);
+                                    if r < R {
                                         for d in 0..D {
                                             // In order: a step that nothing waits for would be put off, and its operands kept.
-                                            acc[d][$v][$p][r] = s.in_order(s.mul_add(value, w[d][J], acc[d][$v][$p][r]));
+                                            acc[d][$p][r] = s.in_order(s.mul_add(value, w[d][k], acc[d][$p][r]));
                                         }
                                     }
-                                });
+                                }
                                 // Read once more, so that no sum moves into its register: each would need a copy at the end of the round.
                                 s.in_order(value);
                             }
                         }
-                    });
+                    }
                 })
             };
-        }
-        // Where each tile reads.
-        macro_rules! rows {
-            ($p:ident => $first:expr) => {{
-                let $p = 0;
-                let mut rows = [[$first; X]; V];
-                for v in 0..V {
-                    for $p in 0..X {
-                        rows[v][$p] = $first.skip(v * R * ST);
-                    }
-                }
-                rows
-            }};
         }
         if EDGE {
             let len = if SPLAT { call.source.len } else { part };
             let place = |p: usize| at[p].wrapping_add_unsigned(*plane);
-            let mut rows = rows!(p => strip.across(s, place(p), if SPLAT { at[p] } else { 0 }, len));
-            slide!((v, p) rows[v][p].next_row());
+            let mut rows = [strip.across(s, place(0), if SPLAT { at[0] } else { 0 }, len); X];
+            for p in 1..X {
+                rows[p] = strip.across(s, place(p), if SPLAT { at[p] } else { 0 }, len);
+            }
+            slide!(p => rows[p].next_row());
         } else {
-            let mut rows = rows!(p => strip.at(s, at[p].wrapping_add_unsigned(*plane)));
-            slide!((v, p) Some(rows[v][p].next_row()));
+            let mut rows = [strip.at(s, at[0].wrapping_add_unsigned(*plane)); X];
+            for p in 1..X {
+                rows[p] = strip.at(s, at[p].wrapping_add_unsigned(*plane));
+            }
+            slide!(p => Some(rows[p].next_row()));
         }
     }
     if call.clamp != UNCLAMPED {
         let [least, greatest] = [s.splat(call.clamp[0]), s.splat(call.clamp[1])];
         for d in 0..D {
-            each_tile!((v, p) of V, X {
+            for p in 0..X {
                 for r in 0..R {
-                    acc[d][v][p][r] = s.min(greatest, s.max(least, acc[d][v][p][r]));
+                    acc[d][p][r] = s.min(greatest, s.max(least, acc[d][p][r]));
                 }
-            });
+            }
         }
     }
     for d in 0..D {
-        each_tile!((v, p) of V, X {
+        for p in 0..X {
             for r in 0..R {
-                let (sum, row) = (acc[d][v][p][r], &mut dst.row(d, v * R + r)[to + p * call.steps[1]..]);
+                let (sum, row) = (acc[d][p][r], &mut dst.row(d, r)[to + p * call.steps[1]..]);
                 if EDGE { s.store_first(sum, &mut row[..left(p)]) } else { s.store(sum, row) }
             }
-        });
+        }
     }
 }
 
-/// A sweep over D planes at a time, which must divide their number, V tiles of R rows below each other, and up to X positions at a time.
+/// A sweep over D planes at a time, which must divide their number, R rows of them, and up to X positions at a time.
 #[inline(always)]
 fn sweep<
     S: Simd,
     const SPLAT: bool,
     const D: usize,
-    const V: usize,
     const X: usize,
     const K: usize,
     const ST: usize,
     const R: usize,
     const N: usize,
-    const VR: usize,
 >(
     s: S,
     call: &Sweep<'_>,
@@ -374,7 +346,7 @@ fn sweep<
     let Source { data, start, pitch, ref present, .. } = call.source;
     let (width, vectors) = if SPLAT { (1, 1) } else { (S::LANES, call.width.div_ceil(S::LANES)) };
     for plane in (0..call.planes).step_by(D) {
-        let mut dst = dst.rows_of_planes::<D, VR>([call.to[0] + plane, call.to[1]], call.steps[0]);
+        let mut dst = dst.rows_of_planes::<D, R>([call.to[0] + plane, call.to[1]], call.steps[0]);
         let start = start + (plane * call.plane_steps[0]) as isize;
         let strip: Strip<'_, N> = Strip::new(data, start, pitch, present.clone());
         for first in (0..vectors).step_by(call.block) {
@@ -408,17 +380,11 @@ fn sweep<
                         };
                         let whole = place.part >= if SPLAT { X * S::LANES } else { S::LANES };
                         if all && whole && !edge {
-                            tile::<S, SPLAT, false, D, V, X, K, ST, R, N, VR>(
-                                s, call, &strip, place, &mut dst,
-                            );
+                            tile::<S, SPLAT, false, D, X, K, ST, R, N>(s, call, &strip, place, &mut dst);
                         } else if X > 1 && all {
-                            tile::<S, SPLAT, true, D, V, X, K, ST, R, N, VR>(
-                                s, call, &strip, place, &mut dst,
-                            );
+                            tile::<S, SPLAT, true, D, X, K, ST, R, N>(s, call, &strip, place, &mut dst);
                         } else {
-                            tile::<S, SPLAT, true, D, V, 1, K, ST, R, N, VR>(
-                                s, call, &strip, place, &mut dst,
-                            );
+                            tile::<S, SPLAT, true, D, 1, K, ST, R, N>(s, call, &strip, place, &mut dst);
                         }
                     }
                 }
@@ -429,9 +395,8 @@ fn sweep<
 
 /// Whether a tile of that many rows fits the registers: sums, a column of weights, an input and one to spare.
 const fn fits(registers: usize, shape: Shape, rows: usize) -> bool {
-    let tall = shape.splat && shape.planes == 1 && shape.stride == 1;
     // A single kernel row has no stride.
-    rows + shape.k + 2 <= registers && (rows <= MAX_R || tall) && (shape.k > 1 || shape.stride == 1)
+    rows + shape.k + 2 <= registers && (shape.k > 1 || shape.stride == 1)
 }
 
 /// Planes, or positions, that a tile takes together: two where the registers hold them. Then no sum waits for its last addition, and a
@@ -448,18 +413,16 @@ struct Table<S, const SPLAT: bool, const D: usize>(core::marker::PhantomData<S>)
 
 macro_rules! table {
     ($($k:literal)*) => { [table!(@stride 1; $($k)*), table!(@stride 2; $($k)*)] };
-    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 4 7 8 14)),*] };
+    (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 4 7 8)),*] };
     (@rows $stride:literal $k:literal; $($r:literal)*) => {
         [$(|s, call, dst| s.vectorize(#[inline(always)] |s| {
-            const TILES: usize = if $r == TALL { 2 } else { 1 };
-            const ROWS: usize = $r / TILES;
             const INPUTS: usize = ($r - 1) * $stride + $k;
             if const { !fits(S::REGISTERS, Shape { splat: SPLAT, k: $k, stride: $stride, planes: D }, $r) || D > together(S::REGISTERS) } {
                 unreachable!("{} rows of {} planes do not fit the registers", $r, D);
-            } else if const { D == 1 && TILES == 1 && together(S::REGISTERS) == 2 } {
-                sweep::<S, SPLAT, D, TILES, 2, $k, $stride, ROWS, INPUTS, $r>(s, call, dst);
+            } else if const { D == 1 && together(S::REGISTERS) == 2 } {
+                sweep::<S, SPLAT, D, 2, $k, $stride, $r, INPUTS>(s, call, dst);
             } else {
-                sweep::<S, SPLAT, D, TILES, 1, $k, $stride, ROWS, INPUTS, $r>(s, call, dst);
+                sweep::<S, SPLAT, D, 1, $k, $stride, $r, INPUTS>(s, call, dst);
             }
         })),*]
     };
