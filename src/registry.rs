@@ -21,6 +21,7 @@ impl Registered for Forward {
             &convolve_direct::Direct,
             &convolve_direct::Pointwise,
             &convolve_slide::Slide,
+            &convolve_depthwise::Depthwise,
             &convolve_winograd::F4X3,
             &convolve_winograd::F2X3,
             &convolve_winograd::F6X3,
@@ -40,6 +41,7 @@ impl Registered for BackwardData {
             &convolve_direct::Direct,
             &convolve_direct::Pointwise,
             &convolve_slide::Slide,
+            &convolve_depthwise::Depthwise,
             &convolve_winograd::F4X3,
             &convolve_winograd::F2X3,
             &convolve_winograd::F6X3,
@@ -58,6 +60,7 @@ impl Registered for BackwardWeights {
         &[
             &convolve_direct::Direct,
             &convolve_slide::Slide,
+            &convolve_depthwise::Depthwise,
             &convolve_slide::Outer,
             &convolve_slide::Flat,
             &convolve_winograd::F4X3,
