@@ -171,7 +171,7 @@ impl Runner {
             diff_dst,
             channels,
             together,
-            beyond: !problem.machine.caches.hold(&geometry),
+            beyond: !problem.caches.hold(&geometry),
             threads: problem.threads,
         };
         by_rows().for_each(|phases| this.class(phases));
