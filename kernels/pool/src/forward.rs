@@ -123,14 +123,12 @@ pub(crate) fn piece<S: Simd, J: Join>(
     dst: &mut BlockMut<'_, f32>,
     line: &mut [f32],
 ) {
-    let images = src
-        .chunks_exact(plan.geometry.pool().input[0] * plan.row_len())
-        .skip(images.start)
-        .take(images.len());
+    // Indices, not chunks: their count would be a division for every image.
+    let (len, outputs) = (plan.geometry.pool().input[0] * plan.row_len(), plan.line.outputs());
+    let image = |i: usize| &src[(images.start + i) * len..][..len];
     if plan.columns.is_some() {
-        for (i, image) in images.enumerate() {
-            columns::forward::<S, J>(s, plan, image, rows.clone(), dst.row(i, 0));
-        }
+        (0..images.len())
+            .for_each(|i| columns::forward::<S, J>(s, plan, image(i), rows.clone(), dst.row(i, 0)));
         return;
     }
     // A region of its own: the larger a function, the sooner LLVM stops inlining into it, and then loads become calls.
@@ -139,8 +137,10 @@ pub(crate) fn piece<S: Simd, J: Join>(
         |s| {
             // Only the margins of a line are never written, and only some rows need one.
             let mut clean = false;
-            for (i, image) in images.enumerate() {
-                for (oh, to) in rows.clone().zip(dst.row(i, 0).chunks_exact_mut(plan.line.outputs())) {
+            for i in 0..images.len() {
+                let (image, to) = (image(i), dst.row(i, 0));
+                for oh in rows.clone() {
+                    let to = &mut to[(oh - rows.start) * outputs..][..outputs];
                     let Window { first, taps } = plan.windows[oh];
                     let (count, rows) = (s.splat(plan.counts.rows[oh]), &image[first * plan.row_len()..]);
                     match taps {
