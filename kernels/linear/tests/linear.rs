@@ -4,6 +4,17 @@ use convolve_core::{Activation, Epilogue, Error, Par, Update};
 use convolve_linear::{FullyConnected, Linear, WeightOrder};
 use convolve_simd::Isa;
 
+/// The threads of a pool; without the feature `rayon`, the calling thread.
+fn on(pool: &rayon::ThreadPool) -> Par<'_> {
+    #[cfg(feature = "rayon")]
+    return Par::Pool(pool);
+    #[cfg(not(feature = "rayon"))]
+    {
+        let _ = pool;
+        Par::Current
+    }
+}
+
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 37 + seed * 11 + i / 7) % 17) as f32 - 8.0).collect()
 }
@@ -111,7 +122,7 @@ fn every_pass_is_its_definition() {
                 let got = run(&one, &data, Activation::IDENTITY, Par::Seq).unwrap();
                 assert_eq!(got, expected, "{linear:?} on {isa}");
                 assert_eq!(
-                    run(&three, &data, Activation::IDENTITY, Par::Pool(&pool)).unwrap(),
+                    run(&three, &data, Activation::IDENTITY, on(&pool)).unwrap(),
                     got,
                     "{linear:?} on {isa}"
                 );

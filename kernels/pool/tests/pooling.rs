@@ -6,6 +6,17 @@ use convolve_pool::{Pool2d, Pooling, Reduction, Ties};
 use convolve_simd::Isa;
 use proptest::prelude::*;
 
+/// The threads of a pool; without the feature `rayon`, the calling thread.
+fn on(pool: &rayon::ThreadPool) -> Par<'_> {
+    #[cfg(feature = "rayon")]
+    return Par::Pool(pool);
+    #[cfg(not(feature = "rayon"))]
+    {
+        let _ = pool;
+        Par::Current
+    }
+}
+
 /// SplitMix64.
 struct Random(u64);
 
@@ -142,12 +153,9 @@ fn check(pool: Pool2d, src: &[f32], diff_dst: &[f32]) {
         let [plan, shared] = [1, 2].map(|threads| pool.plan(isa, threads).unwrap());
         let dst = run_forward(&plan, src, Par::Seq);
         assert_same("forward", &pool, isa, &dst, &expected);
-        assert!(same_bits(&dst, &run_forward(&shared, src, Par::Pool(&two))), "threads: {pool:?} on {isa}");
+        assert!(same_bits(&dst, &run_forward(&shared, src, on(&two))), "threads: {pool:?} on {isa}");
         let diff_src = run_backward(&plan, src, diff_dst, Par::Seq);
-        assert!(
-            same_bits(&diff_src, &run_backward(&shared, src, diff_dst, Par::Pool(&two))),
-            "{pool:?} on {isa}"
-        );
+        assert!(same_bits(&diff_src, &run_backward(&shared, src, diff_dst, on(&two))), "{pool:?} on {isa}");
         // Maxima: integers, exact. Averages: a quotient and at most 2^8 additions, each with a relative error of 2^-24.
         let bound = if let Reduction::Max { .. } = pool.reduction { 0.0 } else { 300.0 * 2f64.powi(-24) };
         for i in 0..diff_src.len() {
@@ -181,7 +189,7 @@ fn check_indices(
 ) {
     let (pool, isa) = (plans[0].geometry().pool(), plans[0].isa());
     let mut all = Vec::new();
-    for (plan, par) in plans.into_iter().zip([Par::Seq, Par::Pool(two)]) {
+    for (plan, par) in plans.into_iter().zip([Par::Seq, on(two)]) {
         let (mut to, mut indices) = (vec![f32::NAN; dst.len()], vec![77; dst.len()]);
         let mut workspace = vec![f32::NAN; plan.workspace_len()];
         plan.forward_with_indices(src, &mut to, &mut indices, &mut workspace, par).unwrap();
