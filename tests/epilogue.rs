@@ -134,13 +134,22 @@ fn one_non_finite_input_touches_only_what_sees_it() {
         "mb1ic17ih4oc18kh3ph1sh2",
         "g2mb1ic6ih4oc10kh2ph2",
         "g9mb1ic9ih5oc9kh3ph1",
+        // A row of more than a register; a last column that no window reads; two outputs a channel.
+        "g2mb1ic2ih5iw20oc2kh3ph1",
+        "g2mb1ic2ih7iw10oc2kh3sh2ph1pw0",
+        "g2mb1ic2ih6oc4kh5ph2",
         "mb1ic2ih6iw19oc3kh1kw3pw1",
         "mb1ic5ih4oc7kh1",
     ] {
         let conv: Conv2d = text.parse().unwrap();
         for direction in Direction::ALL {
             let operands = convolve_testkit::data::Real::Positive.operands(&conv, direction, 3);
-            for place in (0..operands[0].len()).step_by(1 + operands[0].len() / 24) {
+            // Not a multiple of the width, or of a part of it: a fault at the end of rows went unseen.
+            let (width, mut step) = (conv.input[1], 1 + operands[0].len() / 24);
+            while (2..=width).any(|n| width.is_multiple_of(n) && step.is_multiple_of(n)) {
+                step += 1;
+            }
+            for place in (0..operands[0].len()).step_by(step) {
                 // The results that have a term with that element, by the reference: ones there, zeros elsewhere.
                 let mut mark = vec![0i64; operands[0].len()];
                 mark[place] = 1;

@@ -195,14 +195,16 @@ fn add<S: Simd, const SPLIT: bool, const K: usize, const C: usize, const R: usiz
                     diff[r] = s.load_first(at.row(r));
                 }
             }
-            let pixel = if SPLIT { 2 * x } else { x };
-            let mut reads = [[Read::new::<S>(0, width); 2]; C];
+            // Pixels beyond those that the last output reads must not meet its zeros: they may be anything.
+            let (pixel, most) = if SPLIT { (2 * x, 2 * (outputs - x)) } else { (x, outputs - x) };
+            let mut reads = [[Read::new::<S>(0, width, most); 2]; C];
             let mut inside = true;
             for c in 0..C {
                 let at = pixel as isize + columns[c];
-                reads[c] = [Read::new::<S>(at, width); 2];
+                reads[c] = [Read::new::<S>(at, width, most); 2];
                 if SPLIT {
-                    reads[c][1] = Read::new::<S>(at + S::LANES as isize, width);
+                    reads[c][1] =
+                        Read::new::<S>(at + S::LANES as isize, width, most.saturating_sub(S::LANES));
                 }
                 inside &= reads[c][0].is_whole::<S>() && reads[c][1].is_whole::<S>();
             }

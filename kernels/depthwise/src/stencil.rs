@@ -93,11 +93,12 @@ impl Read {
     /// Lanes are moved up by a number that is not known when this is compiled.
     pub(crate) const ANY: usize = usize::MAX;
 
+    /// Pixels `at`, `at + 1`, .. of a row of so many, for the first `most` lanes; others are zeros.
     #[inline(always)]
-    pub(crate) fn new<S: Simd>(at: isize, width: usize) -> Self {
+    pub(crate) fn new<S: Simd>(at: isize, width: usize, most: usize) -> Self {
         let (x, shift) =
             if at < 0 { (0, at.unsigned_abs().min(S::LANES)) } else { ((at as usize).min(width), 0) };
-        Self { x, len: (width - x).min(S::LANES), shift }
+        Self { x, len: (width - x).min(most.saturating_sub(shift)).min(S::LANES), shift }
     }
 
     /// Whether every lane has its pixel.
@@ -308,9 +309,9 @@ fn plane<
         let mut acc = [[s.splat(bias); R]; 2];
         for (column_weights, Column { d, which }) in weights.chunks(per_column).zip(tile.columns) {
             let at = pixel as isize + d;
-            let mut reads = [Read::new::<S>(at, rows.len()); 2];
+            let mut reads = [Read::new::<S>(at, rows.len(), usize::MAX); 2];
             if SPLIT {
-                reads[1] = Read::new::<S>(at + S::LANES as isize, rows.len());
+                reads[1] = Read::new::<S>(at + S::LANES as isize, rows.len(), usize::MAX);
             }
             if JOIN && *which == 1 {
                 any_column::<S, SPLIT, K, R, N>(s, rows, reads, column_weights, &mut acc[1]);

@@ -14,7 +14,8 @@
 //! width of the image, in L1. *Across*: the taps of the line are joined. In NHWC a pixel is a run of channels, so a tap is an offset into the
 //! line. In NCHW the line is laid out by its phases modulo the stride, all even pixels and then all odd ones for stride 2, after which
 //! neighbouring outputs read neighbouring numbers and a tap is again an offset. `K_h + K_w` operations per output instead of
-//! `K_h * K_w`, and any stride, dilation and padding by the same code.
+//! `K_h * K_w`, and any stride, dilation and padding by the same code. In NCHW, windows of two or three columns that step by two need no line:
+//! registers are taken apart where they are.
 //!
 //! Backward is a gather: a pixel adds up what it gets from the windows that reach it, and is written once; where windows of 2 x 2 or
 //! 3 x 3 step by two, four pixels together. Who won a window is read from the
