@@ -298,6 +298,7 @@ pub fn look(algorithm: &str) -> Look {
     let (colour, shape) = match algorithm {
         "direct" => ('0', 0),
         "slide" => ('1', 2),
+        "depthwise" => ('1', 4),
         "im2col" => ('2', 1),
         "pointwise" => ('5', 4),
         "outer" => ('4', 1),
