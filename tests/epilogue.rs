@@ -135,8 +135,8 @@ fn one_non_finite_input_touches_only_what_sees_it() {
         "g2mb1ic6ih4oc10kh2ph2",
         "g9mb1ic9ih5oc9kh3ph1",
         // A row of more than a register; a last column that no window reads; two outputs a channel.
-        "g2mb1ic2ih5iw20oc2kh3ph1",
-        "g2mb1ic2ih7iw10oc2kh3sh2ph1pw0",
+        "g2mb1ic2ih5iw20oc2kh3kw3ph1pw1",
+        "g2mb1ic2ih7iw10oc2kh3kw3sh2sw2ph1pw0",
         "g2mb1ic2ih6oc4kh5ph2",
         "mb1ic2ih6iw19oc3kh1kw3pw1",
         "mb1ic5ih4oc7kh1",
