@@ -10,7 +10,7 @@
 
 use crate::moments::{Moments, Pair, Shape, moments};
 use crate::stencil::WINDOWS;
-use crate::{Depthwise, L2, MACS, MOST, TASKS, for_each_tile};
+use crate::{Depthwise, L2, MACS, TASKS, check, fits, for_each_tile};
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Estimate, Execute, Geometry,
@@ -63,14 +63,9 @@ impl Gradient {
             [2, 2] => true,
             _ => return Err(Unsupported("strides are not one or two along both axes")),
         };
-        if (rows.taps.step_d, columns.taps.step_d) != (1, 1) {
-            return Err(Unsupported("windows are dilated"));
-        }
+        check(&[rows, columns])?;
         if !WINDOWS.contains(&rows.taps.count) {
             return Err(Unsupported("kernels have other than 3, 5 or 7 rows"));
-        }
-        if rows.taps.d(0).min(columns.taps.d(0)) < -MOST {
-            return Err(Unsupported("the padding is wider than 2^16 pixels"));
         }
         // With one input channel the order of kernel rows, columns and that channel is one of two.
         let weights = geometry.weights();
@@ -78,7 +73,7 @@ impl Gradient {
             return Err(Unsupported("the weights of an output channel are not neighbours"));
         }
         let tasks = if geometry.macs() < MACS { 1 } else { TASKS };
-        Ok(Self {
+        let this = Self {
             moments: moments(problem.isa),
             shape: Shape { split, k: rows.taps.count },
             rows,
@@ -86,13 +81,15 @@ impl Gradient {
             channels: conv.out_channels.div_ceil(tasks).max(1),
             threads: problem.threads,
             geometry,
-        })
+        };
+        fits(this.lane_len())?;
+        Ok(this)
     }
 
     /// Floats of a row of zeros, of the sums of an output channel, and of its weights.
     fn lens(&self) -> [usize; 3] {
         let taps = self.geometry.taps();
-        [self.geometry.conv().input[1], taps * self.moments.lanes(), taps].map(lines)
+        [self.geometry.conv().input[1], taps.saturating_mul(self.moments.lanes()), taps].map(lines)
     }
 
     fn lane_len(&self) -> usize {

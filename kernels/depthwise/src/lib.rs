@@ -35,8 +35,10 @@ const MACS: u64 = 1 << 20;
 const L1: usize = 1 << 12;
 /// Bytes of both tensors that a second-level cache may hold.
 const L2: f64 = 1e6;
-/// Most pixels of padding before a row.
-const MOST: isize = 1 << 16;
+/// Most pixels of padding before a row, and most columns of a kernel: lists of them stay small, and no place overflows.
+const MOST: usize = 1 << 16;
+/// Most floats of workspace that a thread has: 2 MiB.
+const WORKSPACE: usize = 1 << 19;
 
 /// Depthwise convolution in NCHW.
 ///
@@ -70,6 +72,26 @@ macro_rules! pass {
 }
 pass!(Forward);
 pass!(BackwardData);
+
+/// Whether windows are read as here: their pixels side by side, and near.
+fn check(axes: &[AxisPhase; 2]) -> Result<(), Unsupported> {
+    // Of a single tap the distance to the next means nothing.
+    if axes.iter().any(|axis| axis.taps.step_d != 1 && axis.taps.count > 1) {
+        return Err(Unsupported("windows are dilated"));
+    }
+    if axes.iter().any(|axis| axis.taps.d(0).unsigned_abs() > MOST || axis.taps.count > MOST) {
+        return Err(Unsupported("the padding or the kernel is wider than 2^16 pixels"));
+    }
+    Ok(())
+}
+
+/// Whether a thread may have that many floats.
+fn fits(lane_len: usize) -> Result<(), Unsupported> {
+    match lane_len <= WORKSPACE {
+        true => Ok(()),
+        false => Err(Unsupported("a row of zeros and the sums take more than 2 MiB a thread")),
+    }
+}
 
 /// Phases of the same output rows.
 struct Row {
@@ -120,13 +142,8 @@ impl Planes {
                 (Direction::BackwardData, 2, 2) => Mode::Join,
                 _ => return Err(Unsupported("strides are not one or two along both axes")),
             };
+            check(&phase.axes)?;
             let taps = horizontal.taps;
-            if (vertical.taps.step_d, taps.step_d) != (1, 1) && vertical.taps.count.max(taps.count) > 1 {
-                return Err(Unsupported("windows are dilated"));
-            }
-            if taps.d(0) < -MOST || vertical.taps.d(0) < -MOST {
-                return Err(Unsupported("the padding is wider than 2^16 pixels"));
-            }
             let shape = Shape { mode, k: vertical.taps.count };
             if stencil.rows(shape).is_empty() {
                 return Err(Unsupported("kernels have other than 3, 5 or 7 rows"));
@@ -159,7 +176,9 @@ impl Planes {
             rows.iter().flat_map(|row| stencil.rows(row.shape).last().map(|most| most * row.axis.step)).max();
         let band = height.div_ceil(parts).next_multiple_of(tile.unwrap_or(1)).clamp(1, height.max(1));
         let far = !problem.machine.caches.hold(geometry);
-        Ok(Self { sides, stencil, rows, panel, block: [planes, band], far, threads: problem.threads })
+        let this = Self { sides, stencil, rows, panel, block: [planes, band], far, threads: problem.threads };
+        fits(this.lane_len())?;
+        Ok(this)
     }
 
     fn lane_len(&self) -> usize {

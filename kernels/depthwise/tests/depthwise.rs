@@ -154,3 +154,21 @@ fn pixels_that_a_weight_does_not_see_do_not_reach_it() {
         }
     }
 }
+
+/// Lists of columns and sums of taps were made for kernels of any width: of 2^40 columns, which have a geometry, that is no memory.
+#[test]
+fn kernels_and_rows_that_are_too_wide_are_refused() {
+    let wide = |columns: usize| {
+        let padding = convolve_core::Padding::Explicit { top: 1, bottom: 1, left: 0, right: columns };
+        Conv2d::new(1, 1, [3, columns]).input([4, 4]).padding(padding).geometry().unwrap()
+    };
+    let long = Conv2d::new(1, 1, 3).input([1, 1 << 20]).padding(1).geometry().unwrap();
+    for geometry in [wide(1 << 40), wide(1 << 17), long] {
+        for &isa in Isa::available() {
+            let problem = problem(geometry, isa);
+            assert!(Algorithm::<Forward>::estimate(&Depthwise, &problem).is_err());
+            assert!(Algorithm::<BackwardData>::estimate(&Depthwise, &problem).is_err());
+            assert!(Algorithm::<BackwardWeights>::estimate(&Depthwise, &problem).is_err());
+        }
+    }
+}

@@ -48,7 +48,8 @@ pub(crate) fn window_rows(geometry: &PoolGeometry) -> usize {
 
 /// The parts of the workspace of a task with a band of so many rows: rows of `src` by phases; winners; a block of rows of `diff_src`, or what cells
 /// ask for; and a block of rows of `src`.
-pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, by_cells: bool, band: usize) -> [usize; 4] {
+pub(crate) fn lane_lens(plan: &Pooling, band: usize) -> [usize; 4] {
+    let (geometry, line, by_cells) = (&plan.geometry, &plan.line, plan.cells.is_some());
     let (outputs, pool) = (line.outputs(), geometry.pool());
     let lines = if by_cells {
         cells::workspace_len(geometry)
@@ -63,7 +64,7 @@ pub(crate) fn lane_lens(geometry: &PoolGeometry, line: &Line, by_cells: bool, ba
             let windows = band.saturating_add(extent) / pool.stride[0] + 1;
             let found = windows.min(geometry.output()[0]).saturating_mul(outputs);
             let own = if ties == Ties::All && !by_cells { lines } else { 0 };
-            [winners::workspace_len(geometry, line), found, lines, own]
+            [winners::workspace_len(plan), found, lines, own]
         }
     }
 }
@@ -92,7 +93,7 @@ pub(crate) fn piece<S: Simd, T: Taken>(
     let outputs = line.outputs();
     let (src_len, dst_len) = (geometry.pool().input[0] * len, geometry.output()[0] * outputs);
     let band = numbers.start / len..numbers.end / len;
-    let [sorted, found, block, own] = lane_lens(geometry, line, plan.cells.is_some(), band.len());
+    let [sorted, found, block, own] = lane_lens(plan, band.len());
     let (sorted, lane) = lane.split_at_mut(sorted);
     let (found, lane) = lane.split_at_mut(found);
     let (block, lane) = lane.split_at_mut(block);

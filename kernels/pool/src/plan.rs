@@ -236,8 +236,7 @@ impl Pooling {
             None => {}
         }
         let [_, _, Cut { block, .. }] = self.backward_cuts();
-        let parts =
-            backward::lane_lens(&self.geometry, &self.line, self.cells.is_some(), block / self.row_len());
+        let parts = backward::lane_lens(self, block / self.row_len());
         let backward = parts.into_iter().fold(0, usize::saturating_add);
         lines(self.line.len.max(backward).min(usize::MAX / 2))
     }

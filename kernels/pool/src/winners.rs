@@ -47,12 +47,12 @@ fn block(geometry: &PoolGeometry, line: &Line) -> [usize; 2] {
 }
 
 /// Numbers of workspace: none if rows are read where they lie.
-pub(crate) fn workspace_len(geometry: &PoolGeometry, line: &Line) -> usize {
-    if line.in_order() || columns::kernel(geometry, line).is_some() {
-        0
-    } else {
-        block(geometry, line)[1].saturating_mul(line.len)
+pub(crate) fn workspace_len(plan: &Pooling) -> usize {
+    let line = &plan.line;
+    if line.in_order() || plan.columns.is_some() {
+        return 0;
     }
+    block(&plan.geometry, line)[1].saturating_mul(line.len)
 }
 
 /// Where rows of windows go; what is not asked for is empty.
