@@ -120,6 +120,25 @@ impl<'b, T, const D: usize, const R: usize> RowsOfPlanes<'b, T, D, R> {
     }
 }
 
+/// Parts of some rows of a box, with the right to write them. See [`BlockMut::rows_at`].
+pub struct TileMut<'b, T, const N: usize> {
+    starts: [*mut T; N],
+    len: usize,
+    marker: PhantomData<&'b mut [T]>,
+}
+
+impl<T, const N: usize> TileMut<'_, T, N> {
+    /// Row `n`.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    #[inline(always)]
+    pub fn row(&mut self, n: usize) -> &mut [T] {
+        // SAFETY: `rows_at` checked that the box has these cells; it owns them, and `&mut self` lends them once.
+        unsafe { core::slice::from_raw_parts_mut(self.starts[n], self.len) }
+    }
+}
+
 // SAFETY: a box owns its cells exclusively (`new` borrows them mutably, `block` borrows from a box, `for_each_piece` hands out
 // disjoint boxes), so sending it is sending a `&mut [T]`.
 unsafe impl<T: Send> Send for BlockMut<'_, T> {}
@@ -196,6 +215,73 @@ impl<'a, T: Send> BlockMut<'a, T> {
         // Of a single row the step may be any number.
         let steps = [self.strides[0], step.wrapping_mul(self.strides[1])];
         RowsOfPlanes { first, steps, len: self.extent[2], marker: PhantomData }
+    }
+
+    /// The cells `[i, j, columns]` of `N` pairs `[i, j]`, one row at a time: their places are found once, for kernels that come back to them.
+    ///
+    /// ```
+    /// use convolve_core::BlockMut;
+    /// let mut data = [0; 12];
+    /// let mut block = BlockMut::new(&mut data, [2, 2, 3]);
+    /// let mut rows = block.rows_at(&[[1, 0], [0, 1]], 1..3);
+    /// rows.row(0).fill(7);
+    /// rows.row(1)[1] = 5;
+    /// assert_eq!(data, [0, 0, 0, 0, 0, 5, 0, 7, 7, 0, 0, 0]);
+    /// ```
+    ///
+    /// # Panics
+    /// When a row or a column is outside.
+    #[inline(always)]
+    pub fn rows_at<const N: usize>(
+        &mut self,
+        at: &[[usize; 2]; N],
+        columns: Range<usize>,
+    ) -> TileMut<'_, T, N> {
+        let [planes, rows, width] = self.extent;
+        assert!(columns.start <= columns.end && columns.end <= width, "columns outside");
+        let base = self.base.wrapping_add(columns.start);
+        let mut starts = [base; N];
+        for (start, &[i, j]) in starts.iter_mut().zip(at) {
+            // Two conditions, not one: each is a comparison and a jump.
+            assert!(i < planes, "a row outside");
+            assert!(j < rows, "a row outside");
+            *start = base.wrapping_add(i * self.strides[0] + j * self.strides[1]);
+        }
+        TileMut { starts, len: columns.len(), marker: PhantomData }
+    }
+
+    /// [`rows_at`](BlockMut::rows_at) `[i, j]`, `[i, j] + step`, and so on.
+    ///
+    /// ```
+    /// use convolve_core::BlockMut;
+    /// let mut data = [0; 12];
+    /// let mut block = BlockMut::new(&mut data, [2, 2, 3]);
+    /// block.rows_apart::<2>([0, 1], [1, 0], 0..1).row(1)[0] = 4;
+    /// assert_eq!(data, [0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0]);
+    /// ```
+    ///
+    /// # Panics
+    /// When a row or a column is outside.
+    #[inline(always)]
+    pub fn rows_apart<const N: usize>(
+        &mut self,
+        [i, j]: [usize; 2],
+        step: [usize; 2],
+        columns: Range<usize>,
+    ) -> TileMut<'_, T, N> {
+        let [planes, rows, width] = self.extent;
+        assert!(columns.start <= columns.end && columns.end <= width, "columns outside");
+        // The first row and the last one are inside: then so are those between.
+        assert!(i < planes && step[0].saturating_mul(N - 1) < planes - i, "a row outside");
+        assert!(j < rows && step[1].saturating_mul(N - 1) < rows - j, "a row outside");
+        let first = self.base.wrapping_add(columns.start + i * self.strides[0] + j * self.strides[1]);
+        // Of a single row the step may be any number.
+        let apart = step[0].wrapping_mul(self.strides[0]).wrapping_add(step[1].wrapping_mul(self.strides[1]));
+        let mut starts = [first; N];
+        for (n, start) in starts.iter_mut().enumerate() {
+            *start = first.wrapping_add(n.wrapping_mul(apart));
+        }
+        TileMut { starts, len: columns.len(), marker: PhantomData }
     }
 
     /// Sets every cell of the box.

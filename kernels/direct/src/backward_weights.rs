@@ -27,11 +27,9 @@ use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
     Problem, Stages, Unsupported, WeightCuts, WeightTask, lines,
 };
-use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
 
-/// Most rows of any tile.
-const MAX_MR: usize = 16;
 /// Pixels of a chunk: long enough for the accumulators to stay in registers, short enough for L2.
 const PIXELS: usize = 384;
 
@@ -296,7 +294,6 @@ impl Runner {
     ) {
         let (nr, panel_len) = (self.kernel.nr(), self.panel_len(chunk));
         let (count, oc) = (sums.extent()[0] / self.geometry.taps(), sums.extent()[1]);
-        let tiles = oc.div_ceil(self.kernel.mr());
         let row_len = chunk.row_len;
         let [kh, kw] = self.geometry.conv().kernel;
         for (tap, [y, x]) in (0..kh).flat_map(|y| (0..kw).map(move |x| [y, x])).enumerate() {
@@ -329,34 +326,25 @@ impl Runner {
                 + (columns.start - chunk.outputs[1].start) * left.steps[2];
             for (panel, rhs) in panels.chunks_exact(panel_len).enumerate() {
                 let rhs = &rhs[first_row * row_len + first_column * nr..];
-                for tile in 0..tiles {
-                    let channels = tile * oc / tiles..(tile + 1) * oc / tiles;
-                    let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
-                    for (m, channel) in channels.clone().enumerate() {
-                        at[m] = lhs_start + channel * left.channel;
-                        to[m] = [tap * count + panel, channel];
-                    }
-                    let call = Call {
-                        lhs: left.data,
-                        at: if left.channel == 1 {
-                            Lhs::Columns { start: at[0], rows: channels.len(), pitch: left.steps[2] }
-                        } else {
-                            Lhs::Rows(&at[..channels.len()])
-                        },
-                        rhs,
-                        pitch: nr,
-                        walk,
-                        init: if first { Init::Zero } else { Init::Dst },
-                        clamp: UNCLAMPED,
-                        to: &to[..channels.len()],
-                        column: 0,
-                        columns: nr,
-                        fetch: None,
-                        ahead: &[],
-                        ahead_pitch: 0,
-                    };
-                    self.kernel.run(&call, sums);
-                }
+                let call = Call {
+                    lhs: left.data,
+                    at: if left.channel == 1 {
+                        Lhs::Columns { start: lhs_start, rows: oc, pitch: left.steps[2] }
+                    } else {
+                        Lhs::Even { start: lhs_start, rows: oc, pitch: left.channel }
+                    },
+                    rhs,
+                    pitch: nr,
+                    walk,
+                    init: if first { Init::Zero } else { Init::Dst },
+                    clamp: UNCLAMPED,
+                    to: To::Even { at: [tap * count + panel, 0], step: [0, 1] },
+                    column: 0,
+                    columns: nr,
+                    fetch: None,
+                    ahead: Ahead::NONE,
+                };
+                self.kernel.run(&call, sums);
             }
         }
     }

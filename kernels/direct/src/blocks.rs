@@ -165,7 +165,7 @@ impl<'a> Model<'a> {
                     let step = self.kernel.step_cycles(pixels as f64 / tiles.max(1) as f64);
                     let (rows_of_taps, taps) = (y.taps.len(), y.taps.len() * x.taps.len());
                     let runs = if input.channels < 16 { rows_of_taps } else { taps };
-                    window += tiles as f64 * (taps as f64 * depth * step + 10.0 * runs as f64 + 70.0);
+                    window += tiles as f64 * (taps as f64 * depth * step + 10.0 * runs as f64 + 30.0);
                 }
             }
         }

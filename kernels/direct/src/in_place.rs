@@ -28,11 +28,9 @@ use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, LINE, Layout, Par, Problem,
     Stages, Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
 };
-use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
 
-/// Most rows of any tile.
-const MAX_MR: usize = 16;
 /// Floats of a panel: it stays in L1 beside the pixels that pass.
 const PANEL: usize = 6 << 10;
 
@@ -75,7 +73,7 @@ struct Task<'a> {
 }
 
 /// What the next chunk will read: it is brought near while this one is computed.
-struct Ahead<'a> {
+struct Next<'a> {
     /// From its first pixel and channel on, left and right.
     data: [&'a [f32]; 2],
     /// From one item to the next: a pixel, or, in planes, a channel.
@@ -85,19 +83,21 @@ struct Ahead<'a> {
     len: [usize; 2],
 }
 
-impl<'a> Ahead<'a> {
-    /// A cache line of each of `steps` items: a share for one call.
-    fn share(&self, mut call: usize, steps: usize) -> (&'a [f32], usize) {
+impl<'a> Next<'a> {
+    /// A share for one call of `tiles` tiles: each asks for a cache line of `steps` items, and the next tile for the next line.
+    fn share(&self, mut call: usize, tiles: usize, steps: usize) -> Ahead<'a> {
         for side in [0, 1] {
             let rounds = self.items[side].div_ceil(steps);
-            let (line, round) = (call / rounds, call % rounds);
+            let (line, round) = (call / rounds * tiles, call % rounds);
             if line * LINE < self.len[side] {
                 let from = round * steps * self.pitch[side] + line * LINE;
-                return (self.data[side].get(from..).unwrap_or_default(), self.pitch[side]);
+                let items = (self.items[side] - round * steps).min(steps);
+                let data = self.data[side].get(from..).unwrap_or_default();
+                return Ahead { data, steps: items, step: self.pitch[side], tile: LINE };
             }
-            call -= self.len[side].div_ceil(LINE) * rounds;
+            call -= self.len[side].div_ceil(tiles * LINE) * rounds;
         }
-        (&[], 0)
+        Ahead::NONE
     }
 }
 
@@ -191,7 +191,7 @@ impl InPlace {
     }
 
     /// What a chunk reads, about: from its first pixel through the first tap that is not in the padding.
-    fn ahead<'a>(&self, task: &Task<'a>, chunk: &Chunk) -> Ahead<'a> {
+    fn ahead<'a>(&self, task: &Task<'a>, chunk: &Chunk) -> Next<'a> {
         let [left, right] = self.strides();
         let [row, column] = [0, 1].map(|a| {
             let axis = &self.axes[a];
@@ -205,10 +205,10 @@ impl InPlace {
         let (channels, pixels) =
             ([task.rows.len(), task.columns.len()], [chunk.pixels() / chunk.images.len(); 2]);
         match self.planes {
-            true => Ahead { data, pitch: [left.channel, right.channel], items: channels, len: pixels },
+            true => Next { data, pitch: [left.channel, right.channel], items: channels, len: pixels },
             false => {
                 let pitch = [self.axes[1].advance.wrapping_mul(left.column), right.column];
-                Ahead { data, pitch, items: pixels, len: channels }
+                Next { data, pitch, items: pixels, len: channels }
             }
         }
     }
@@ -219,7 +219,7 @@ impl InPlace {
         task: &Task<'_>,
         chunk: &Chunk,
         panels: &[f32],
-        ahead: Option<&Ahead<'_>>,
+        ahead: Option<&Next<'_>>,
         sums: &mut BlockMut<'_, f32>,
     ) {
         let (nr, [strides, _], [vertical, horizontal]) = (self.kernel.nr(), self.strides(), &self.axes);
@@ -258,36 +258,25 @@ impl InPlace {
                 let [rows_before, columns_before] =
                     [rows.start - chunk.outputs[0].start, columns.start - chunk.outputs[1].start];
                 let rhs = &rhs[rows_before * row_len + columns_before * nr..];
-                for tile in 0..tiles {
-                    let (ahead, ahead_pitch) =
-                        ahead.map_or((&[][..], 0), |ahead| ahead.share(calls, chunk.pixels()));
-                    calls += 1;
-                    let rows = tile * depth / tiles..(tile + 1) * depth / tiles;
-                    let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
-                    for (m, row) in rows.clone().enumerate() {
-                        at[m] = row * strides.channel;
-                        to[m] = place(tap, row);
-                    }
-                    let call = Call {
-                        lhs,
-                        at: match self.planes {
-                            true => Lhs::Rows(&at[..rows.len()]),
-                            false => Lhs::Columns { start: rows.start, rows: rows.len(), pitch },
-                        },
-                        rhs,
-                        pitch: nr,
-                        walk,
-                        init: if chunk.first { Init::Zero } else { Init::Dst },
-                        clamp: UNCLAMPED,
-                        to: &to[..rows.len()],
-                        column,
-                        columns: stored,
-                        fetch: chunk.first.then_some(0),
-                        ahead,
-                        ahead_pitch,
-                    };
-                    self.kernel.run(&call, sums);
-                }
+                let call = Call {
+                    lhs,
+                    at: match self.planes {
+                        true => Lhs::Even { start: 0, rows: depth, pitch: strides.channel },
+                        false => Lhs::Columns { start: 0, rows: depth, pitch },
+                    },
+                    rhs,
+                    pitch: nr,
+                    walk,
+                    init: if chunk.first { Init::Zero } else { Init::Dst },
+                    clamp: UNCLAMPED,
+                    to: To::Even { at: place(tap, 0), step: place(0, 1) },
+                    column,
+                    columns: stored,
+                    fetch: chunk.first.then_some(0),
+                    ahead: ahead.map_or(Ahead::NONE, |next| next.share(calls, tiles, chunk.pixels())),
+                };
+                self.kernel.run(&call, sums);
+                calls += 1;
             }
         }
     }

@@ -6,7 +6,7 @@
 //!     NCHW: transpose the input rows of the task to [pixel][channel], in L2; NHWC: copy them, if need be
 //!     for each block of output channels                                            (whose weights stay in L2)
 //!         for each phase, for each zone of pixels that share their valid taps
-//!             for each tile of MR pixels, for each panel of NR channels: one call  (the whole sum stays in registers)
+//!             for some tiles of MR pixels, for each panel of NR channels: one call (the whole sum stays in registers)
 //!         NCHW only: transpose the block back
 //! ```
 //!
@@ -25,11 +25,13 @@ use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
     lines,
 };
-use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernel};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, ukernel};
 use core::ops::Range;
 
-/// Most rows of any tile: what the offsets of a tile are stored in.
-pub(crate) const MAX_MR: usize = 16;
+/// Most pixels of a call: their places are kept, and what they read should be near for the next panel.
+const PIXELS: usize = 96;
+/// Bytes of a first-level cache.
+const L1: usize = 32 << 10;
 /// Outputs that a copy in NHWC must serve at least: a wide dilation reads far more than it multiplies.
 const ENOUGH: usize = 96;
 
@@ -337,41 +339,60 @@ impl PhaseRunner {
             (at, [image - window.images.start, to])
         };
         let advance = if no_taps { 0 } else { cols.advance.wrapping_mul(column_stride) };
-        let pixels = window.images.len() * ys.len() * xs.len();
+        // Rows that follow each other without a gap, in and out, are one row.
+        let joined = xs.len().wrapping_mul(advance)
+            == if no_taps { 0 } else { rows.advance.wrapping_mul(row_stride) }
+            && xs.len() * cols.step == rows.step * window.columns.len();
+        let [height, width] = if joined { [1, ys.len() * xs.len()] } else { [ys.len(), xs.len()] };
+        let pixels = window.images.len() * height * width;
         let tiles = pixels.div_ceil(self.kernel.mr());
+        // Some tiles for each panel, while it is in L1; if it is too large for that, as many as stay there with what they read, for all panels.
+        let (mr, half) = (self.kernel.mr(), L1 / 2 / size_of::<f32>());
+        let few = half / (mr * depth * ty.len()).max(1);
+        let most = if walk.steps() * nr <= half || block.len() <= nr { PIXELS } else { PIXELS.min(few * mr) };
+        let chunks = tiles.div_ceil((most / mr).max(1));
+        // Where a chunk ends: after whole tiles.
+        let end_of = |chunk: usize| (chunk * tiles / chunks.max(1)) * pixels / tiles.max(1);
         // From a row of outputs to the one in its place in the next tile.
         let beyond = pixels
             .div_ceil(tiles.max(1))
             .saturating_mul(cols.step.saturating_mul(self.sides.output.strides.column))
             .min(1 << 40);
-        let (mut image, mut y, mut x) = (window.images.start, ys.start, xs.start);
-        let (mut at, mut to) = ([0; MAX_MR], [[0; 2]; MAX_MR]);
-        let (mut from, mut row) = row_at(image, y);
-        for tile in 0..tiles {
-            let size = pixels / tiles + usize::from(tile < pixels % tiles);
-            for (at, to) in at.iter_mut().zip(&mut to).take(size) {
-                *at = from.wrapping_add(x * advance);
-                *to = [row[0], row[1].wrapping_add(x * cols.step)];
-                x += 1;
-                if x == xs.end {
-                    (x, y) = (xs.start, y + 1);
-                    if y == ys.end {
-                        (y, image) = (ys.start, image + 1);
+        let (mut at, mut to) = ([0; PIXELS], [[0; 2]; PIXELS]);
+        for pixels in (0..chunks).map(|chunk| end_of(chunk)..end_of(chunk + 1)) {
+            let place = |pixel: usize| {
+                let (row, x) = (pixel / width, pixel % width);
+                let (from, to) = row_at(window.images.start + row / height, ys.start + row % height);
+                let from = from.wrapping_add((xs.start + x).wrapping_mul(advance));
+                (from, [to[0], to[1].wrapping_add((xs.start + x) * cols.step)])
+            };
+            let (start, first) = place(pixels.start);
+            // Pixels of one row are evenly spaced, others are listed.
+            let even = pixels.start / width == (pixels.end - 1) / width;
+            if !even {
+                let mut filled = 0;
+                while filled < pixels.len() {
+                    let pixel = pixels.start + filled;
+                    let run = (width - pixel % width).min(pixels.len() - filled);
+                    let (from, row) = place(pixel);
+                    for (n, (at, to)) in at[filled..].iter_mut().zip(&mut to[filled..]).take(run).enumerate()
+                    {
+                        *at = from.wrapping_add(n.wrapping_mul(advance));
+                        *to = [row[0], row[1] + n * cols.step];
                     }
-                    (from, row) = row_at(image, y);
+                    filled += run;
                 }
             }
-            // With one tap, the next tile reads what follows: on its way to L1 while this one is computed.
-            let next = if walk.count == [1, 1] { from.wrapping_add(x * advance) } else { usize::MAX };
-            let mut next = source.data.get(next..).unwrap_or_default();
-            next = &next[..next.len().min(size.saturating_mul(advance))];
-            for (panel, first) in block.clone().step_by(nr).enumerate() {
-                let channels = first..block.end.min(first + nr);
-                let wanted = if ahead.is_empty() { next } else { *ahead };
-                let asked = wanted.len().min(walk.steps() * LINE);
+            let [tiles, size, _] = cut(pixels.len(), self.kernel.mr());
+            let tile = size.wrapping_mul(advance);
+            for (panel, first_channel) in block.clone().step_by(nr).enumerate() {
+                let channels = first_channel..block.end.min(first_channel + nr);
                 let call = Call {
                     lhs: source.data,
-                    at: Lhs::Rows(&at[..size]),
+                    at: match even {
+                        true => Lhs::Even { start, rows: pixels.len(), pitch: advance },
+                        false => Lhs::Rows(&at[..pixels.len()]),
+                    },
                     rhs: &zone.weights[panel * zone.panel_len + rhs_start..],
                     pitch: nr,
                     walk,
@@ -381,21 +402,30 @@ impl PhaseRunner {
                         _ => Init::Zero,
                     },
                     clamp,
-                    to: &to[..size],
+                    to: match even {
+                        true => To::Even { at: first, step: [0, cols.step] },
+                        false => To::Rows(&to[..pixels.len()]),
+                    },
                     column: column + panel * nr,
                     columns: channels.len(),
                     // With one tap the line of each step goes to the next pixels; with several the outputs are what is far. (One tap, 16
                     // images of 56x56, 256 -> 64 channels: 73 -> 87 % of the peak; in a cache up to 2 % slower.)
                     fetch: (self.sides.layout == Layout::Nhwc && (walk.count != [1, 1] || self.far))
                         .then_some(beyond),
-                    ahead: wanted,
-                    ahead_pitch: LINE,
+                    // With one tap a tile asks for what the next one reads: that follows it.
+                    ahead: match ahead.is_empty() {
+                        false => Ahead::run(ahead, walk.steps(), LINE),
+                        true if walk.count == [1, 1] && panel == 0 => Ahead {
+                            data: source.data.get(start.wrapping_add(tile)..).unwrap_or_default(),
+                            steps: depth,
+                            step: tile / depth,
+                            tile,
+                        },
+                        true => Ahead::NONE,
+                    },
                 };
                 self.kernel.run(&call, dst);
-                match ahead.is_empty() {
-                    true => next = &next[asked..],
-                    false => *ahead = &ahead[asked..],
-                }
+                *ahead = &ahead[ahead.len().min(tiles * walk.steps() * LINE)..];
             }
         }
     }

@@ -4,7 +4,7 @@
 //! for each task: some output channels of one group, some panels of NR pixels of one image   (parallel; a box of the output)
 //!     for each block of panels that stays in L2
 //!         copy its pixels to panels [ic][NR], or leave them where they lie                   (rows of planes as they are: no transpose)
-//!         for each tile of MR output channels, for each panel: one call                      (weights are the broadcast operand)
+//!         for each panel: one call for all tiles of MR output channels                       (weights are the broadcast operand)
 //! ```
 //!
 //! Forward and backward-data alike, where the stride is 1: then there is one phase, of one tap. `direct` transposes the image and the result
@@ -17,12 +17,11 @@
 //! What comes from memory is asked for: pixels of the next block while this one is multiplied, rows of the output before their sums are made. (16 images
 //! of 56x56, 256 -> 64 channels, Zen 5: 10.5 -> 8.2 ms, with the pixels alone 9.5; in a cache asking for outputs costs up to 5 %.)
 
-use crate::phase::MAX_MR;
 use convolve_core::{
     Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, LINE, Layout, Par,
     Phased, Problem, Sides, Stages, Unsupported, Update, lines,
 };
-use convolve_gemm::{Call, Init, Lhs, Ukernel, Walk, ukernels};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, ukernels};
 use core::ops::Range;
 
 /// 1x1 convolution in NCHW.
@@ -63,8 +62,6 @@ const L1: usize = 32 << 10;
 struct Runner {
     sides: Sides,
     kernel: Box<dyn Ukernel>,
-    /// Output channels of a tile: as even as can be.
-    tile: usize,
     /// The narrowest micro-kernel, for the last pixels.
     narrow: Box<dyn Ukernel>,
     /// Pixels that are copied at a time, in whole panels.
@@ -107,7 +104,7 @@ impl Runner {
         let cost = |kernel: &dyn Ukernel| {
             let calls = outputs.div_ceil(kernel.mr()) * all.div_ceil(kernel.nr());
             let rows = outputs as f64 / outputs.div_ceil(kernel.mr()) as f64;
-            calls as f64 * (kernel.step_cycles(rows) * depth as f64 + 80.0 + kernel.nr() as f64 / 8.0)
+            calls as f64 * (kernel.step_cycles(rows) * depth as f64 + 25.0 + kernel.nr() as f64 / 8.0)
         };
         let kernels = ukernels(problem.isa).into_iter();
         let kernel =
@@ -133,7 +130,6 @@ impl Runner {
         Ok(Self {
             sides,
             kernel,
-            tile,
             narrow,
             block,
             far,
@@ -148,18 +144,13 @@ impl Runner {
         lines(self.sides.input.channels * self.block)
     }
 
-    /// Floats of the weights of a tile.
-    fn tile_len(&self) -> usize {
-        self.sides.input.channels * self.tile
-    }
-
     /// The micro-kernel for a panel of `columns` pixels.
     fn kernel(&self, columns: usize) -> &dyn Ukernel {
         if columns <= self.narrow.nr() { self.narrow.as_ref() } else { self.kernel.as_ref() }
     }
 
     fn tiles(&self) -> usize {
-        self.sides.output.channels.div_ceil(self.tile)
+        self.sides.output.channels.div_ceil(self.kernel.mr())
     }
 
     /// Output channels `channels` (of all groups) and pixels of one image.
@@ -177,8 +168,9 @@ impl Runner {
         let (from, to) = (self.sides.input.strides, self.sides.output.strides);
         let group = channels.start / outputs;
         let input = &task.input[image * from.image + group * depth * from.channel..];
-        let within = channels.start % outputs..channels.start % outputs + channels.len();
-        let tiles = within.start / self.tile..within.end.div_ceil(self.tile);
+        let weights = &task.packed[channels.start * depth..];
+        let bias = task.finish.epilogue.bias.map(|bias| &bias[channels.clone()]);
+        let part = nr.div_ceil(cut(channels.len(), self.kernel.mr())[0]).min(LINE);
         for block in pixels.clone().step_by(self.block) {
             let block = block..pixels.end.min(block + self.block);
             let rest = block.len() % nr;
@@ -191,47 +183,38 @@ impl Runner {
                 let (input, panel) = (&input[block.start + whole..], &mut panels[depth * whole..]);
                 self.narrow.copy(input, from.channel, [depth, narrow], panel);
             }
-            for (index, tile) in tiles.clone().enumerate() {
-                let first = tile * self.tile;
-                let rows = self.tile.min(within.end - first);
-                let weights = &task.packed[(group * self.tiles() + tile) * self.tile_len()..];
-                let mut at = [[0; 2]; MAX_MR];
-                (0..rows).for_each(|m| at[m] = [0, first - within.start + m]);
-                let bias = task.finish.epilogue.bias.map(|bias| &bias[group * outputs + first..][..rows]);
-                for (column, panel) in block.clone().step_by(nr).zip(panels.chunks_exact(depth * nr)) {
-                    let columns = nr.min(block.end - column);
-                    let kernel = self.kernel(columns);
-                    let (rhs, pitch) = match column - block.start < viewed {
-                        true => (&input[column..], from.channel),
-                        false => (panel, kernel.nr()),
-                    };
-                    // A line of this panel's place in the next block, of every channel: the first tile asks for the first, and so on.
-                    let next = column + self.block + index * LINE;
-                    let (ahead, ahead_pitch) = match self.far && index * LINE < nr && next < pixels.end {
-                        true => (&input[next..], from.channel),
-                        false => (&[][..], 0),
-                    };
-                    let call = Call {
-                        lhs: weights,
-                        at: Lhs::Columns { start: 0, rows, pitch: self.tile },
-                        rhs,
-                        pitch,
-                        walk: Walk::run(depth),
-                        init: match (task.finish.update, bias) {
-                            (Update::Accumulate, _) => Init::Dst,
-                            (_, Some(bias)) => Init::Rows(bias),
-                            _ => Init::Zero,
-                        },
-                        clamp: task.finish.epilogue.early_clamp(),
-                        to: &at[..rows],
-                        column: column - pixels.start,
-                        columns,
-                        fetch: self.far.then_some(0),
-                        ahead,
-                        ahead_pitch,
-                    };
-                    kernel.run(&call, piece);
-                }
+            for (column, panel) in block.clone().step_by(nr).zip(panels.chunks_exact(depth * nr)) {
+                let columns = nr.min(block.end - column);
+                let kernel = self.kernel(columns);
+                let (rhs, pitch) = match column - block.start < viewed {
+                    true => (&input[column..], from.channel),
+                    false => (panel, kernel.nr()),
+                };
+                // This panel's place in the next block, of every channel: each tile asks for a part of it.
+                let next = column + self.block;
+                let ahead = match self.far && next < pixels.end {
+                    true => Ahead { data: &input[next..], steps: depth, step: from.channel, tile: part },
+                    false => Ahead::NONE,
+                };
+                let call = Call {
+                    lhs: weights,
+                    at: Lhs::Packed { rows: channels.len(), mr: self.kernel.mr() },
+                    rhs,
+                    pitch,
+                    walk: Walk::run(depth),
+                    init: match (task.finish.update, bias) {
+                        (Update::Accumulate, _) => Init::Dst,
+                        (_, Some(bias)) => Init::Rows(bias),
+                        _ => Init::Zero,
+                    },
+                    clamp: task.finish.epilogue.early_clamp(),
+                    to: To::Even { at: [0, 0], step: [0, 1] },
+                    column: column - pixels.start,
+                    columns,
+                    fetch: self.far.then_some(0),
+                    ahead,
+                };
+                kernel.run(&call, piece);
             }
         }
         if task.finish.epilogue.late() {
@@ -255,7 +238,7 @@ impl Runner {
         // A panel that does not stay in L1 is streamed from L2 for every tile.
         let far = if input.channels * nr * size_of::<f32>() > L1 { 1.4 } else { 1.0 };
         let steps = self.kernel.step_cycles(rows) * far * input.channels as f64;
-        let parts = [calls * steps, copied + written, calls * 80.0, 0.0];
+        let parts = [calls * steps, copied + written, calls * 30.0, 0.0];
         let ns = parts.iter().sum::<f64>() / 3.5 / self.threads as f64;
         Estimate {
             ns,
@@ -268,19 +251,27 @@ impl Runner {
 
 impl Phased for Runner {
     fn packed_len(&self) -> usize {
-        self.sides.groups * self.tiles() * self.tile_len()
+        self.sides.groups * self.sides.output.channels * self.sides.input.channels
     }
 
-    /// `[group][tile][input channel][output channel of the tile]`, zeros beyond the last output channel.
+    /// `[group][task][tile][input channel][output channel of the tile]`, tiles of a task as the micro-kernel cuts them.
     fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let (mr, outputs) = (self.tile, self.sides.output.channels);
-        for (index, tile) in packed.chunks_exact_mut(self.tile_len()).enumerate() {
-            let (group, first) = (index / self.tiles(), index % self.tiles() * mr);
+        let (depth, outputs) = (self.sides.input.channels, self.sides.output.channels);
+        let mut rest = packed;
+        for group in 0..self.sides.groups {
             let (start, [out_stride, in_stride]) = self.sides.weight(group, [0, 0]);
-            for (c, step) in tile.chunks_exact_mut(mr).enumerate() {
-                for (m, w) in step.iter_mut().enumerate() {
-                    let o = first + m;
-                    *w = if o < outputs { weights[start + o * out_stride + c * in_stride] } else { 0.0 };
+            for task in (0..outputs).step_by(self.channels) {
+                let mut first = task;
+                let [tiles, size, longer] = cut(self.channels.min(outputs - task), self.kernel.mr());
+                for tile in 0..tiles {
+                    let rows = size + usize::from(tile < longer);
+                    let (to, others) = rest.split_at_mut(rows * depth);
+                    for (c, step) in to.chunks_exact_mut(rows).enumerate() {
+                        for (m, w) in step.iter_mut().enumerate() {
+                            *w = weights[start + (first + m) * out_stride + c * in_stride];
+                        }
+                    }
+                    (rest, first) = (others, first + rows);
                 }
             }
         }

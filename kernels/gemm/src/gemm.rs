@@ -3,15 +3,15 @@
 //! ```text
 //! LOOP 4  depth in blocks of KC                     (accumulators rest in C between blocks)
 //! LOOP 3    columns in blocks of NC: pack B as panels of NR, KC x NC in half of L2     (or view them)
-//! LOOP 2      rows in tiles of MR: pack A, MR x KC in L1                                 (or view them, unless they crowd it)
-//! LOOP 1        panels of the block: one call of the micro-kernel
+//! LOOP 2      rows: view some tiles of A, or, where they would crowd L1, pack one of MR x KC
+//! LOOP 1        panels of the block: one call of the micro-kernel for all tiles, while the panel is in L1
 //! ```
 //!
 //! The names and the order are GotoBLAS's (Goto and van de Geijn, 2008), but for one change: the *broadcast* tile stays in L1 and panels
 //! stream past it, since a step reads MR numbers of it and NR of the panel. Splitting the depth changes no bit of the result: an
 //! accumulator that is stored and loaded again is the same number.
 
-use crate::{Call, Init, Lhs, Operand, UNCLAMPED, Ukernel, Walk};
+use crate::{Ahead, Call, Init, Lhs, Operand, To, UNCLAMPED, Ukernel, Walk, cut};
 use convolve_core::{BlockMut, Caches, LINE, lines};
 use core::ops::Range;
 
@@ -101,7 +101,8 @@ pub fn product(
     c: &mut BlockMut<'_, f32>,
     workspace: &mut [f32],
 ) {
-    const MAX_MR: usize = 16;
+    /// Most rows that are multiplied with a panel while it is in L1: their places are kept.
+    const ROWS: usize = 96;
     let (mr, nr, Blocking { kc, nc, caches }) = (kernel.mr(), kernel.nr(), blocking);
     let pitch = blocking.pitch();
     let (packed_a, packed_b) = workspace.split_at_mut(lines(mr * pitch));
@@ -109,9 +110,12 @@ pub fn product(
     let view_a =
         a.view_rows().filter(|&(_, _, distance)| !caches.crowded(mr.min(rows.len()), apart(distance)));
     let view_b = b.view_panels(nr);
-    let tiles = rows.len().div_ceil(mr);
-    // Every tile asks for its part of the next panels, a little in every step. (Asked for by the first tile alone they are more than L1 holds, and only
-    // in the second half of a depth: 64 x 4096 -> 1000 forward 70 % of the peak instead of 84; Zen 3.)
+    // Rows are cut into tiles, and these joined again to blocks: those that are packed are one tile.
+    let [tiles, size, longer] = cut(rows.len(), mr);
+    let joined = if view_a.is_some() { (ROWS / mr).max(1) } else { 1 };
+    let start_of = |tile: usize| tile * size + tile.min(longer);
+    // Every step asks for a little of the next panels. (Asked for by the first tile alone they are more than L1 holds, and only in the second half of a
+    // depth: 64 x 4096 -> 1000 forward 70 % of the peak instead of 84; Zen 3.)
     let ahead_pitch = nr.div_ceil(tiles.max(1)).min(LINE);
     // LOOP 4; once also when there is nothing to sum, so that C is written.
     for k in (0..depth.max(1)).step_by(kc) {
@@ -144,39 +148,41 @@ pub fn product(
                 None => (&*packed_b, ks.len() * nr, &[][..]),
             };
             // LOOP 2
-            for index in 0..tiles {
-                let tile = index * rows.len() / tiles..(index + 1) * rows.len() / tiles;
-                let from = rows.start + tile.start;
-                let (lhs, first, apart) = match view_a {
+            for index in (0..tiles).step_by(joined) {
+                let block = start_of(index)..start_of(tiles.min(index + joined));
+                let from = rows.start + block.start;
+                let (lhs, start, pitch) = match view_a {
                     Some((data, first, distance)) => (data, first + from * distance + ks.start, distance),
                     None => {
-                        a.pack_rows(from..from + tile.len(), ks.clone(), pitch, packed_a);
+                        a.pack_rows(from..from + block.len(), ks.clone(), pitch, packed_a);
                         (&*packed_a, 0, pitch)
                     }
                 };
-                let at: [usize; MAX_MR] = core::array::from_fn(|m| first + m * apart);
-                let mut to = [[0; 2]; MAX_MR];
-                for (m, to) in to[..tile.len()].iter_mut().enumerate() {
-                    *to = (target.row)(tile.start + m);
+                let mut to = [[0; 2]; ROWS];
+                for (to, row) in to.iter_mut().zip(block.clone()) {
+                    *to = (target.row)(row);
                 }
                 let mut call = Call {
                     lhs,
-                    at: Lhs::Rows(&at[..tile.len()]),
+                    at: Lhs::Even { start, rows: block.len(), pitch },
                     rhs: panels,
                     pitch: nr,
                     walk: Walk::run(ks.len()),
                     init: match target.init {
                         _ if ks.start > 0 => Init::Dst,
-                        Init::Rows(numbers) => Init::Rows(&numbers[tile.clone()]),
+                        Init::Rows(numbers) => Init::Rows(&numbers[block.clone()]),
                         init => init,
                     },
                     clamp,
-                    to: &to[..tile.len()],
+                    to: To::Rows(&to[..block.len()]),
                     column: target.column + js.start - columns.start,
                     columns: nr,
                     fetch: None,
-                    ahead: next.get(index * ks.len() * ahead_pitch..).unwrap_or_default(),
-                    ahead_pitch,
+                    ahead: Ahead::run(
+                        next.get(index * ks.len() * ahead_pitch..).unwrap_or_default(),
+                        ks.len(),
+                        ahead_pitch,
+                    ),
                 };
                 // LOOP 1: what does not change from panel to panel is not made again.
                 for j in js.clone().step_by(nr) {
@@ -187,7 +193,7 @@ pub fn product(
                     kernel.run(&call, c);
                     call.column += nr;
                     call.rhs = call.rhs.get(distance..).unwrap_or_default();
-                    call.ahead = call.ahead.get(distance..).unwrap_or_default();
+                    call.ahead.data = call.ahead.data.get(distance..).unwrap_or_default();
                 }
             }
         }

@@ -67,19 +67,35 @@ impl Walk {
     }
 }
 
-/// How the MR numbers of one step of the left operand lie in memory.
+/// How the numbers of one step of the left operand lie in memory, one for each row of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lhs<'a> {
-    /// Row `m` starts at its own offset and has its steps next to each other: pixels of an NHWC image, rows of a matrix.
+    /// Row `m` starts at its own offset and has its steps next to each other: pixels of an NHWC image anywhere.
     Rows(&'a [usize]),
-    /// The numbers of a step lie next to each other, steps are `pitch` apart: a transposed matrix, packed panels.
+    /// The same with rows that are evenly spaced: rows of a matrix.
+    Even {
+        /// Offset of the first row.
+        start: usize,
+        /// Rows.
+        rows: usize,
+        /// From one row to the next.
+        pitch: usize,
+    },
+    /// The numbers of a step lie next to each other, steps are `pitch` apart: a transposed matrix.
     Columns {
         /// Offset of the first number.
         start: usize,
-        /// Rows, MR.
+        /// Rows.
         rows: usize,
         /// From one step to the next.
         pitch: usize,
+    },
+    /// The same by tile, `[tile][step][row of the tile]` without gaps: rows that were packed for this, [cut](cut) into tiles of at most `mr`.
+    Packed {
+        /// Rows.
+        rows: usize,
+        /// Most rows of a tile: no more than the micro-kernel has.
+        mr: usize,
     },
 }
 
@@ -87,9 +103,35 @@ impl Lhs<'_> {
     fn rows(&self) -> usize {
         match *self {
             Self::Rows(offsets) => offsets.len(),
-            Self::Columns { rows, .. } => rows,
+            Self::Even { rows, .. } | Self::Columns { rows, .. } | Self::Packed { rows, .. } => rows,
         }
     }
+}
+
+/// Where rows of the product go, as `[i, j]` of a [`BlockMut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To<'a> {
+    /// Each to its own place.
+    Rows(&'a [[usize; 2]]),
+    /// Evenly spaced.
+    Even {
+        /// Where the first one goes.
+        at: [usize; 2],
+        /// From one to the next.
+        step: [usize; 2],
+    },
+}
+
+/// The tiles of `rows` rows, of which no tile has more than `mr`: how many, rows of each, and how many have one more, which come first. As
+/// even as can be, as a narrow tile takes more time than its share.
+///
+/// ```
+/// // 2 tiles of 5 rows, then 1 of 4.
+/// assert_eq!(convolve_gemm::cut(14, 6), [3, 4, 2]);
+/// ```
+pub fn cut(rows: usize, mr: usize) -> [usize; 3] {
+    let tiles = rows.div_ceil(mr);
+    [tiles, rows / tiles.max(1), rows % tiles.max(1)]
 }
 
 /// What accumulators start from.
@@ -122,8 +164,8 @@ pub struct Call<'a> {
     pub init: Init<'a>,
     /// Least and greatest value to store.
     pub clamp: [f32; 2],
-    /// Rows of the destination, as `[i, j]` of a [`BlockMut`]; as many as the left operand has.
-    pub to: &'a [[usize; 2]],
+    /// Where rows of the product go; as many as the left operand has.
+    pub to: To<'a>,
     /// First column of the destination.
     pub column: usize,
     /// Columns to store, at most NR.
@@ -132,10 +174,48 @@ pub struct Call<'a> {
     /// has to wait for memory. (Gradients of 512 -> 2048 channels at 7x7, out of cache: 41 -> 57 % of the peak on a Xeon; short sums into a near
     /// destination lose 3 %. Sums of 27 steps, 3 -> 64 channels at 224x224: 0.96 ms, asking a tile ahead 0.88; Zen 5.)
     pub fetch: Option<usize>,
-    /// What is wanted next: for each step a cache line of it is brought near, so that what comes from far is there in time.
-    pub ahead: &'a [f32],
+    /// What is wanted next.
+    pub ahead: Ahead<'a>,
+}
+
+/// What is wanted next: steps bring a cache line of it near, each one, so that what comes from far is there in time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ahead<'a> {
+    /// From the first line on; nothing beyond its end is asked for.
+    pub data: &'a [f32],
+    /// Steps of a tile that ask, from its first one on.
+    pub steps: usize,
     /// Floats from what one step asks for to what the next one does: [`LINE`] for another line every step, less if others ask for a part as well.
-    pub ahead_pitch: usize,
+    pub step: usize,
+    /// From the first step of one tile to that of the next.
+    pub tile: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Nothing.
+    pub const NONE: Self = Self { data: &[], steps: 0, step: 0, tile: 0 };
+
+    /// `step` floats further in each of the `steps` steps of a tile, and tiles go on where the last one ended.
+    ///
+    /// ```
+    /// use convolve_gemm::Ahead;
+    /// assert_eq!(Ahead::run(&[1.0], 10, 16).tile, 160);
+    /// ```
+    pub fn run(data: &'a [f32], steps: usize, step: usize) -> Self {
+        Self { data, steps, step, tile: step * steps }
+    }
+
+    /// Where a tile begins to ask, and how many of its steps do. (What lies beyond the end would be fetched, page by page, for nothing: gradients of
+    /// 64 -> 64 channels of 56x56 pixels in NCHW took 135 us that way, 123 without; Zen 5.)
+    #[inline(always)]
+    fn of(&self, tile: usize) -> (usize, usize) {
+        let start = tile.saturating_mul(self.tile);
+        match self.data.len().checked_sub(start) {
+            Some(left) if left >= self.steps.saturating_mul(self.step) => (start, self.steps),
+            Some(left) => (start, left.div_ceil(self.step)),
+            None => (0, 0),
+        }
+    }
 }
 
 /// No clamp.
@@ -159,14 +239,15 @@ pub trait Ukernel: Transpose + Send + Sync {
     /// assert_eq!((panel[0], panel[1], panel[kernel.nr()]), (1.0, 0.0, 3.0));
     /// ```
     fn copy(&self, from: &[f32], step: usize, size: [usize; 2], to: &mut [f32]);
-    /// Runs one tile.
+    /// Computes all rows of the product, tile by tile, [as even as can be](cut). What a tile does beside its steps takes as long as 5 to 10 steps if
+    /// each is a call, and 1 or 2 if not (6x64, Zen 5).
     ///
     /// # Panics
     /// When an operand is too short for the walk.
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>);
 }
 
-/// The left operand: the number that each step multiplies the vectors with, by row.
+/// The left operand of one tile: the number that each step multiplies the vectors with, by row.
 trait Steps<'a, const MR: usize> {
     /// Whether the right operand has the pitch NR, a constant.
     const PACKED: bool;
@@ -174,7 +255,8 @@ trait Steps<'a, const MR: usize> {
     type Run<'r>
     where
         Self: 'r;
-    fn new(call: &Call<'a>) -> Self;
+    /// From row `first` on.
+    fn new(call: &Call<'a>, first: usize) -> Self;
     fn run(&self, offset: usize, len: usize) -> Self::Run<'_>;
     /// The factor of row `m` in step `k`.
     fn factor(run: &Self::Run<'_>, k: usize, m: usize) -> f32;
@@ -190,9 +272,12 @@ impl<'a, const MR: usize> Steps<'a, MR> for RowSteps<'a, MR> {
         Self: 'r;
 
     #[inline(always)]
-    fn new(call: &Call<'a>) -> Self {
-        let Lhs::Rows(offsets) = call.at else { unreachable!() };
-        Self(Rows::starting_at(call.lhs, offsets.first_chunk().unwrap()))
+    fn new(call: &Call<'a>, first: usize) -> Self {
+        Self(match call.at {
+            Lhs::Rows(offsets) => Rows::starting_at(call.lhs, offsets[first..].first_chunk().unwrap()),
+            Lhs::Even { start, pitch, .. } => Rows::apart(call.lhs, start + first * pitch, pitch),
+            Lhs::Columns { .. } | Lhs::Packed { .. } => unreachable!(),
+        })
     }
 
     #[inline(always)]
@@ -219,9 +304,12 @@ impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
         Self: 'r;
 
     #[inline(always)]
-    fn new(call: &Call<'a>) -> Self {
-        let Lhs::Columns { start, pitch, .. } = call.at else { unreachable!() };
-        Self { lhs: &call.lhs[start..], pitch }
+    fn new(call: &Call<'a>, first: usize) -> Self {
+        match call.at {
+            Lhs::Columns { start, pitch, .. } => Self { lhs: &call.lhs[start + first..], pitch },
+            Lhs::Packed { .. } => Self { lhs: &call.lhs[first * call.walk.len..], pitch: MR },
+            Lhs::Rows(_) | Lhs::Even { .. } => unreachable!(),
+        }
     }
 
     #[inline(always)]
@@ -246,98 +334,141 @@ macro_rules! each_row {
     };
 }
 
-/// The micro-kernel itself.
+/// Tiles of the same number of rows, as one call of them computes them.
+struct Tiles {
+    /// The first row of the first one.
+    first: usize,
+    count: usize,
+    /// Tiles before it, of another number of rows.
+    before: usize,
+}
+
+/// The micro-kernel itself, for some tiles one after the other.
 #[inline(always)]
 fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
     s: S,
     call: &Call<'a>,
+    tiles: &Tiles,
     dst: &mut BlockMut<'_, f32>,
 ) {
-    let (nr, columns) = (NV * S::LANES, call.column..call.column + call.columns);
+    let nr = NV * S::LANES;
     let whole = call.columns == nr;
-    let to: &[[usize; 2]; MR] = call.to.first_chunk().unwrap();
-    let mut acc = [[s.splat(0.0); NV]; MR];
-    match call.init {
-        Init::Zero => {}
-        Init::Bias(bias) => {
-            let mut vectors = [s.splat(0.0); NV];
-            for j in 0..NV {
-                vectors[j] = s.load_first(&bias[(j * S::LANES).min(bias.len())..]);
-            }
-            acc = [vectors; MR];
-        }
-        Init::Rows(numbers) => each_row!(M {
-            acc[M] = [s.splat(numbers[M]); NV];
-        }),
-        Init::Dst => each_row!(M {
-            let row = &dst.row(to[M][0], to[M][1])[columns.clone()];
-            for j in 0..NV {
-                acc[M][j] = match whole {
-                    true => s.load(&row[j * S::LANES..]),
-                    false => s.load_first(&row[(j * S::LANES).min(row.len())..]),
-                };
-            }
-        }),
-    }
-    if let Some(beyond) = call.fetch {
-        each_row!(M {
-            let row = &dst.row(to[M][0], to[M][1])[columns.clone()];
-            for j in (0..nr).step_by(LINE) {
-                s.prefetch(row, beyond + j);
-            }
-        });
-    }
     let Walk { count, lhs, rhs, len } = call.walk;
-    let (pitch, steps) = (if L::PACKED { nr } else { call.pitch }, L::new(call));
-    let mut ahead = 0;
-    for outer in 0..count[0] {
-        for inner in 0..count[1] {
-            let run = steps.run(outer * lhs[0] + inner * lhs[1], len);
-            let taken = if L::PACKED { len * nr } else { (len.max(1) - 1) * pitch + nr.min(len * nr) };
-            let panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..][..taken];
-            for k in 0..len {
-                let step = &panel[k * pitch..][..nr];
-                s.prefetch(call.ahead, ahead);
-                ahead += call.ahead_pitch;
+    let pitch = if L::PACKED { nr } else { call.pitch };
+    for tile in 0..tiles.count {
+        let first = tiles.first + tile * MR;
+        let (mut ahead, mut asking) = call.ahead.of(tiles.before + tile);
+        // Where the rows go: found when they are stored, which is sooner than to remember it.
+        macro_rules! rows {
+            () => {{
+                let columns = call.column..call.column + call.columns;
+                match call.to {
+                    To::Rows(to) => dst.rows_at::<MR>(to[first..].first_chunk().unwrap(), columns),
+                    To::Even { at: [i, j], step } => {
+                        dst.rows_apart::<MR>([i + first * step[0], j + first * step[1]], step, columns)
+                    }
+                }
+            }};
+        }
+        let mut acc = [[s.splat(0.0); NV]; MR];
+        match call.init {
+            Init::Zero => {}
+            Init::Bias(bias) => {
                 let mut vectors = [s.splat(0.0); NV];
                 for j in 0..NV {
-                    vectors[j] = s.load(&step[j * S::LANES..]);
+                    vectors[j] = s.load_first(&bias[(j * S::LANES).min(bias.len())..]);
                 }
+                acc = [vectors; MR];
+            }
+            Init::Rows(numbers) => {
+                let numbers: &[f32; MR] = numbers[first..].first_chunk().unwrap();
                 each_row!(M {
-                    let factor = s.splat(L::factor(&run, k, M));
+                    acc[M] = [s.splat(numbers[M]); NV];
+                });
+            }
+            Init::Dst => {
+                let mut rows = rows!();
+                each_row!(M {
+                    let row = rows.row(M);
                     for j in 0..NV {
-                        acc[M][j] = s.mul_add(factor, vectors[j], acc[M][j]);
+                        acc[M][j] = match whole {
+                            true => s.load(&row[j * S::LANES..]),
+                            false => s.load_first(&row[(j * S::LANES).min(row.len())..]),
+                        };
                     }
                 });
             }
         }
-    }
-    if call.clamp != UNCLAMPED {
-        let [least, greatest] = [s.splat(call.clamp[0]), s.splat(call.clamp[1])];
-        each_row!(M {
-            for j in 0..NV {
-                acc[M][j] = s.min(greatest, s.max(least, acc[M][j]));
+        if let Some(beyond) = call.fetch {
+            let mut rows = rows!();
+            each_row!(M {
+                let row = rows.row(M);
+                for j in (0..nr).step_by(LINE) {
+                    s.prefetch(row, beyond + j);
+                }
+            });
+        }
+        let steps = L::new(call, first);
+        for outer in 0..count[0] {
+            for inner in 0..count[1] {
+                let run = steps.run(outer * lhs[0] + inner * lhs[1], len);
+                let taken = if L::PACKED { len * nr } else { (len.max(1) - 1) * pitch + nr.min(len * nr) };
+                let panel = &call.rhs[outer * rhs[0] + inner * rhs[1]..][..taken];
+                macro_rules! steps {
+                    ($range:expr, $before:block) => {
+                        for k in $range {
+                            let step = &panel[k * pitch..][..nr];
+                            $before;
+                            let mut vectors = [s.splat(0.0); NV];
+                            for j in 0..NV {
+                                vectors[j] = s.load(&step[j * S::LANES..]);
+                            }
+                            each_row!(M {
+                                let factor = s.splat(L::factor(&run, k, M));
+                                for j in 0..NV {
+                                    acc[M][j] = s.mul_add(factor, vectors[j], acc[M][j]);
+                                }
+                            });
+                        }
+                    };
+                }
+                let asking_here = asking.min(len);
+                asking -= asking_here;
+                steps!(0..asking_here, {
+                    s.prefetch(call.ahead.data, ahead);
+                    ahead += call.ahead.step;
+                });
+                steps!(asking_here..len, {});
             }
-        });
-    }
-    if whole {
-        each_row!(M {
-            let row = &mut dst.row(to[M][0], to[M][1])[columns.clone()][..nr];
-            for j in 0..NV {
-                s.store(acc[M][j], &mut row[j * S::LANES..]);
-            }
-        });
-    } else {
-        each_row!(M {
-            let row = &mut dst.row(to[M][0], to[M][1])[columns.clone()];
-            for j in 0..NV {
-                s.store_first(acc[M][j], &mut row[(j * S::LANES).min(call.columns)..]);
-            }
-        });
+        }
+        if call.clamp != UNCLAMPED {
+            let [least, greatest] = [s.splat(call.clamp[0]), s.splat(call.clamp[1])];
+            each_row!(M {
+                for j in 0..NV {
+                    acc[M][j] = s.min(greatest, s.max(least, acc[M][j]));
+                }
+            });
+        }
+        let mut rows = rows!();
+        if whole {
+            each_row!(M {
+                let row = &mut rows.row(M)[..nr];
+                for j in 0..NV {
+                    s.store(acc[M][j], &mut row[j * S::LANES..]);
+                }
+            });
+        } else {
+            each_row!(M {
+                let row = rows.row(M);
+                for j in 0..NV {
+                    s.store_first(acc[M][j], &mut row[(j * S::LANES).min(call.columns)..]);
+                }
+            });
+        }
     }
 }
 
-type Entry<S> = fn(S, &Call<'_>, &mut BlockMut<'_, f32>);
+type Entry<S> = fn(S, &Call<'_>, &Tiles, &mut BlockMut<'_, f32>);
 
 /// Tiles of one width: entry `m - 1` has `m` rows.
 pub(crate) struct Table<S: 'static> {
@@ -358,8 +489,8 @@ macro_rules! table {
     ($nv:literal; $($mr:literal)*) => {
         Table {
             vectors: $nv,
-            rows: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, RowSteps<$mr>, $mr, $nv>(s, call, dst))),*],
-            columns: &[$(|s, call, dst| s.vectorize(#[inline(always)] |s| tile::<Self, ColumnSteps, $mr, $nv>(s, call, dst))),*],
+            rows: &[$(|s, call, tiles, dst| s.vectorize(#[inline(always)] |s| tile::<Self, RowSteps<$mr>, $mr, $nv>(s, call, tiles, dst))),*],
+            columns: &[$(|s, call, tiles, dst| s.vectorize(#[inline(always)] |s| tile::<Self, ColumnSteps, $mr, $nv>(s, call, tiles, dst))),*],
         }
     };
 }
@@ -399,12 +530,12 @@ impl Family for Neon {
         &[table!(2; 1 2 3 4 5 6 7 8 9 10 11 12), table!(1; 1 2 3 4 5 6 7 8 9 10 11 12)];
 }
 
-struct Tiles<S: Family> {
+struct Kernel<S: Family> {
     s: S,
     table: &'static Table<S>,
 }
 
-impl<S: Family> Ukernel for Tiles<S> {
+impl<S: Family> Ukernel for Kernel<S> {
     fn mr(&self) -> usize {
         self.table.rows.len()
     }
@@ -431,14 +562,22 @@ impl<S: Family> Ukernel for Tiles<S> {
 
     fn run(&self, call: &Call<'_>, dst: &mut BlockMut<'_, f32>) {
         let table = match call.at {
-            Lhs::Rows(_) => self.table.rows,
-            Lhs::Columns { .. } => self.table.columns,
+            Lhs::Rows(_) | Lhs::Even { .. } => self.table.rows,
+            Lhs::Columns { .. } | Lhs::Packed { .. } => self.table.columns,
         };
-        table[call.at.rows() - 1](self.s, call, dst);
+        let mr = if let Lhs::Packed { mr, .. } = call.at { mr } else { self.mr() };
+        let [tiles, size, longer] = cut(call.at.rows(), mr);
+        if longer > 0 {
+            table[size](self.s, call, &Tiles { first: 0, count: longer, before: 0 }, dst);
+        }
+        if size > 0 {
+            let rest = Tiles { first: longer * (size + 1), count: tiles - longer, before: longer };
+            table[size - 1](self.s, call, &rest, dst);
+        }
     }
 }
 
-impl<S: Family> Transpose for Tiles<S> {
+impl<S: Family> Transpose for Kernel<S> {
     fn transpose(&self, size: [usize; 2], from: &[f32], pitch: usize, to: &mut [f32], to_pitch: usize) {
         self.s.vectorize(
             #[inline(always)]
@@ -513,11 +652,11 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
             let lines = nr as f64 / LINE as f64;
             let stream = if far { (mr as f64 + 3.0 * lines + lines * lines) / 2.0 } else { 0.0 };
             let step = (10.0 * table.step_cycles(mr as f64).max(stream)) as usize;
-            let tile = step.saturating_mul(depth).saturating_add(600 + 30 * mr);
+            let tile = step.saturating_mul(depth).saturating_add(100 + 30 * mr);
             columns.div_ceil(nr).saturating_mul(tile).saturating_mul(64) / mr
         };
         let table = S::TABLES.iter().min_by_key(cost).expect("an instruction set has tiles");
-        Box::new(Tiles { s, table })
+        Box::new(Kernel { s, table })
     }
     dispatch!(isa, s => choose(s, columns.max(1), depth.clamp(1, 1 << 20)))
 }
@@ -529,7 +668,7 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
 /// ```
 pub fn ukernels(isa: Isa) -> Vec<Box<dyn Ukernel>> {
     fn all<S: Family>(s: S) -> Vec<Box<dyn Ukernel>> {
-        S::TABLES.iter().map(|table| Box::new(Tiles { s, table }) as Box<dyn Ukernel>).collect()
+        S::TABLES.iter().map(|table| Box::new(Kernel { s, table }) as Box<dyn Ukernel>).collect()
     }
     dispatch!(isa, s => all(s))
 }

@@ -2,8 +2,8 @@
 
 use convolve_core::{BlockMut, Caches};
 use convolve_gemm::{
-    Blocking, Call, Dense, Init, Lhs, Operand, Panels, Target, Transposed, UNCLAMPED, Ukernel, Walk, product,
-    tiles, ukernel, ukernels,
+    Ahead, Blocking, Call, Dense, Init, Lhs, Operand, Panels, Target, To, Transposed, UNCLAMPED, Ukernel,
+    Walk, cut, product, tiles, ukernel, ukernels,
 };
 use convolve_simd::Isa;
 
@@ -131,44 +131,108 @@ fn the_identity_changes_nothing() {
     }
 }
 
+/// A left operand of `rows` rows 5 apart whose steps lie next to each other, in all ways to say so; and one whose steps are 5 apart.
+fn lhs_of<'a>(rows: usize, at: &'a [usize]) -> [(&'static str, Lhs<'a>); 3] {
+    [
+        ("list", Lhs::Rows(&at[..rows])),
+        ("even", Lhs::Even { start: 0, rows, pitch: 5 }),
+        ("columns", Lhs::Columns { start: 0, rows, pitch: 5 }),
+    ]
+}
+
 #[test]
 fn a_walk_of_runs_sums_all_of_them_and_writes_only_its_columns() {
     for &isa in Isa::available() {
         for kernel in ukernels(isa) {
             let (mr, nr) = (kernel.mr(), kernel.nr());
-            for (rows, columns) in (1..=mr).flat_map(|rows| (1..=nr).map(move |columns| (rows, columns))) {
-                // 2 x 3 runs of 2 steps; rows 5 apart, so that runs overlap between rows.
+            // Up to three tiles, of two sizes.
+            let at: Vec<usize> = (0..2 * mr + 2).map(|m| m * 5).collect();
+            let (lhs, sizes) = (numbers(300, 4), 1..=2 * mr + 2);
+            for (rows, columns) in sizes.flat_map(|rows| (1..=nr).map(move |columns| (rows, columns))) {
+                // 2 x 3 runs of 2 steps.
                 let walk = Walk { count: [2, 3], lhs: [40, 7], rhs: [6 * nr, 2 * nr], len: 2 };
-                let (lhs, rhs) = (numbers(200, 4), numbers(walk.steps() * nr, 5));
-                let at: Vec<usize> = (0..rows).map(|m| m * 5).collect();
-                let to: Vec<[usize; 2]> = (0..rows).map(|m| [1, rows - 1 - m]).collect();
-                let mut dst = vec![100.0; 2 * rows * (nr + 3)];
-                let call = Call {
-                    lhs: &lhs,
-                    at: Lhs::Rows(&at),
-                    rhs: &rhs,
-                    pitch: nr,
-                    walk,
-                    init: Init::Dst,
-                    clamp: [-50.0, 1000.0],
-                    to: &to,
-                    column: 2,
-                    columns,
-                    fetch: None,
-                    ahead: &rhs,
-                    ahead_pitch: 16,
-                };
-                kernel.run(&call, &mut BlockMut::new(&mut dst, [2, rows, nr + 3]));
-                let mut expected = vec![100.0f32; 2 * rows * (nr + 3)];
-                for (m, j) in (0..rows).flat_map(|m| (0..columns).map(move |j| (m, j))) {
-                    let cell = &mut expected[(rows + rows - 1 - m) * (nr + 3) + 2 + j];
-                    for step in 0..walk.steps() {
-                        let (outer, inner, k) = (step / 6, step / 2 % 3, step % 2);
-                        *cell += lhs[m * 5 + outer * 40 + inner * 7 + k] * rhs[step * nr + j];
+                let rhs = numbers(walk.steps() * nr, 5);
+                let backwards: Vec<[usize; 2]> = (0..rows).map(|m| [1, rows - 1 - m]).collect();
+                for (name, at) in lhs_of(rows, &at) {
+                    for to in [To::Rows(&backwards), To::Even { at: [1, 0], step: [0, 1] }] {
+                        let mut dst = vec![100.0; 2 * rows * (nr + 3)];
+                        let call = Call {
+                            lhs: &lhs,
+                            at,
+                            rhs: &rhs,
+                            pitch: nr,
+                            walk,
+                            init: Init::Dst,
+                            clamp: [-50.0, 1000.0],
+                            to,
+                            column: 2,
+                            columns,
+                            fetch: None,
+                            ahead: Ahead::run(&rhs, walk.steps(), 16),
+                        };
+                        kernel.run(&call, &mut BlockMut::new(&mut dst, [2, rows, nr + 3]));
+                        let mut expected = vec![100.0f32; 2 * rows * (nr + 3)];
+                        for (m, j) in (0..rows).flat_map(|m| (0..columns).map(move |j| (m, j))) {
+                            let row = if let To::Rows(_) = to { rows - 1 - m } else { m };
+                            let cell = &mut expected[(rows + row) * (nr + 3) + 2 + j];
+                            let [row, step_of] = if name == "columns" { [1, 5] } else { [5, 1] };
+                            for step in 0..walk.steps() {
+                                let (outer, inner, k) = (step / 6, step / 2 % 3, step % 2);
+                                *cell +=
+                                    lhs[m * row + outer * 40 + inner * 7 + k * step_of] * rhs[step * nr + j];
+                            }
+                            *cell = cell.clamp(-50.0, 1000.0);
+                        }
+                        assert_eq!(dst, expected, "{isa} {rows} x {columns} of {mr} x {nr}, {name}");
                     }
-                    *cell = cell.clamp(-50.0, 1000.0);
                 }
-                assert_eq!(dst, expected, "{isa} {rows} x {columns} of {mr} x {nr}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_tiles_are_the_rows_they_were_packed_from() {
+    for &isa in Isa::available() {
+        for kernel in ukernels(isa) {
+            let (nr, depth) = (kernel.nr(), 7);
+            for (rows, mr) in (1..=2 * kernel.mr() + 2).flat_map(|rows| [1, kernel.mr()].map(|mr| (rows, mr)))
+            {
+                let (a, rhs) = (numbers(rows * depth, 6), numbers(depth * nr, 7));
+                let mut lhs = Vec::new();
+                let [tiles, size, longer] = cut(rows, mr);
+                let mut first = 0;
+                for tile in 0..tiles {
+                    let tile = first..first + size + usize::from(tile < longer);
+                    lhs.extend(
+                        (0..depth)
+                            .flat_map(|k| tile.clone().map(move |m| (m, k)))
+                            .map(|(m, k)| a[m * depth + k]),
+                    );
+                    first = tile.end;
+                }
+                assert_eq!(first, rows);
+                let mut results = [vec![0.0; rows * nr], vec![0.0; rows * nr]];
+                let ways =
+                    [(&lhs, Lhs::Packed { rows, mr }), (&a, Lhs::Even { start: 0, rows, pitch: depth })];
+                for ((lhs, at), dst) in ways.into_iter().zip(&mut results) {
+                    let call = Call {
+                        lhs,
+                        at,
+                        rhs: &rhs,
+                        pitch: nr,
+                        walk: Walk::run(depth),
+                        init: Init::Rows(&a),
+                        clamp: UNCLAMPED,
+                        to: To::Even { at: [0, 0], step: [0, 1] },
+                        column: 0,
+                        columns: nr,
+                        fetch: Some(0),
+                        ahead: Ahead::NONE,
+                    };
+                    kernel.run(&call, &mut BlockMut::new(dst, [1, rows, nr]));
+                }
+                assert_eq!(results[0], results[1], "{isa} {rows} rows in tiles of {mr}");
             }
         }
     }

@@ -61,6 +61,28 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
         Self { starts, len: data.len() - last, marker: PhantomData }
     }
 
+    /// Rows that start at `start`, `start + pitch`, and so on, and end with the slice.
+    ///
+    /// ```
+    /// use convolve_simd::Rows;
+    /// let rows = Rows::<2>::apart(&[1.0, 2.0, 3.0, 4.0], 1, 2);
+    /// assert_eq!((rows.len(), rows.at(0, 1).row(0), rows.at(0, 1).row(1)), (1, &[2.0][..], &[4.0][..]));
+    /// ```
+    ///
+    /// # Panics
+    /// When one starts beyond the end.
+    #[inline(always)]
+    pub fn apart(data: &'a [T], start: usize, pitch: usize) -> Self {
+        let len =
+            data.len().checked_sub(start).and_then(|rest| rest.checked_sub(pitch.saturating_mul(N - 1)));
+        let first = data.as_ptr().wrapping_add(start);
+        let mut starts = [first; N];
+        for (i, to) in starts.iter_mut().enumerate() {
+            *to = first.wrapping_add(i.wrapping_mul(pitch));
+        }
+        Self { starts, len: len.expect("a row starts beyond the end"), marker: PhantomData }
+    }
+
     /// Rows of `absent.len()` elements, of which the first starts at `start` and each next one `pitch` elements further on; instead of those that
     /// are not `present`, which are never read, there is `absent`.
     ///

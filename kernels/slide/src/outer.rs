@@ -23,7 +23,7 @@ use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
     Geometry, Layout, Par, Parts, Problem, Sides, Stages, Unsupported, Update, WeightLayout, lines,
 };
-use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernel};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel};
 use core::ops::Range;
 
 /// Rows of a product that are weights.
@@ -53,8 +53,6 @@ impl Algorithm<BackwardWeights> for Outer {
     }
 }
 
-/// Most rows of any tile.
-const MAX_MR: usize = 16;
 /// Pixels of a chunk: long enough for the sums to stay in registers, short enough for a panel of `diff_dst` to stay in L1.
 const PIXELS: usize = 192;
 /// Most floats of the sums of a box, of the sums of all parts, and of the planes of a chunk.
@@ -202,7 +200,7 @@ impl Runner {
 
     /// The sums of one part of one box, `[panel][weight][NR]`, at the start of the lane.
     fn reduce(&self, src: &[f32], diff_dst: &[f32], index: usize, part: usize, lane: &mut [f32]) -> usize {
-        let (nr, mr, channels) = (self.kernel.nr(), self.kernel.mr(), self.channels_of(index));
+        let (nr, channels) = (self.kernel.nr(), self.channels_of(index));
         let [sums_len, planes_len, _] = self.lens();
         let (sums, lane) = lane.split_at_mut(sums_len);
         let (prepared, panels) = lane.split_at_mut(planes_len);
@@ -216,7 +214,6 @@ impl Runner {
         let len = sums.len();
         let mut sums = BlockMut::new(sums, [count, self.rows.len(), nr]);
         let width = self.sides.output.size[1];
-        let tiles = self.rows.len().div_ceil(mr);
         for (nth, chunk) in chunks.map(|chunk| self.chunk(chunk)).enumerate() {
             self.prepare(src, channels.start / self.geometry.group_out(), &chunk, prepared);
             let pixels = chunk.rows.len() * width;
@@ -229,27 +226,21 @@ impl Runner {
                 len: width,
             };
             for (panel, rhs) in panels[..count * panel_len].chunks_exact(panel_len.max(1)).enumerate() {
-                for tile in 0..tiles {
-                    let [first, end] = [tile, tile + 1].map(|tile| tile * self.rows.len() / tiles);
-                    let mut to = [[panel, 0]; MAX_MR];
-                    to.iter_mut().zip(first..end).for_each(|(to, row)| to[1] = row);
-                    let call = Call {
-                        lhs: prepared,
-                        at: Lhs::Rows(&self.rows[first..end]),
-                        rhs,
-                        pitch: nr,
-                        walk,
-                        init: if nth == 0 { Init::Zero } else { Init::Dst },
-                        clamp: UNCLAMPED,
-                        to: &to[..end - first],
-                        column: 0,
-                        columns: nr,
-                        fetch: None,
-                        ahead: &[],
-                        ahead_pitch: 0,
-                    };
-                    self.kernel.run(&call, &mut sums);
-                }
+                let call = Call {
+                    lhs: prepared,
+                    at: Lhs::Rows(&self.rows),
+                    rhs,
+                    pitch: nr,
+                    walk,
+                    init: if nth == 0 { Init::Zero } else { Init::Dst },
+                    clamp: UNCLAMPED,
+                    to: To::Even { at: [panel, 0], step: [0, 1] },
+                    column: 0,
+                    columns: nr,
+                    fetch: None,
+                    ahead: Ahead::NONE,
+                };
+                self.kernel.run(&call, &mut sums);
             }
         }
         len

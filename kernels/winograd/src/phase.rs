@@ -25,7 +25,7 @@ use crate::transform::{Images, Outputs, TileAt, Transforms, WIDTH};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
 };
-use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk};
 use core::ops::Range;
 
 /// Phases of stride 1 that are ready to run.
@@ -312,39 +312,26 @@ impl PhaseRunner {
             let index = (group * self.shape.products + product) * self.panels() + within / nr + panel;
             packed.get(index * panel_len..(index + 1) * panel_len).unwrap_or_default()
         };
-        let (mut at, mut to, mut bounds) = ([0; MAX_TILES], [[0; 2]; MAX_TILES], [0; MAX_TILES + 1]);
-        for row in 0..tiles {
-            (at[row], to[row]) = (row * v_products * v_pitch, [0, row]);
-        }
-        let parts = tiles.div_ceil(self.kernel.mr());
-        (1..=parts).for_each(|part| bounds[part] = part * tiles / parts);
         let [_, m_rows, m_pitch] = m.extent();
         for product in 0..self.shape.products {
-            let lhs = &v[product * v_pitch..];
             let m = &mut m.block([product..product + 1, 0..m_rows, 0..m_pitch]);
             for p in 0..count {
-                let rhs = panel(product, p);
-                let mut ahead = if p + 1 < count { panel(product, p + 1) } else { panel(product + 1, 0) };
-                for part in 0..parts {
-                    let rows = bounds[part]..bounds[part + 1];
-                    let call = Call {
-                        lhs,
-                        at: Lhs::Rows(&at[rows.clone()]),
-                        rhs,
-                        pitch: nr,
-                        walk: Walk::run(depth),
-                        init: Init::Zero,
-                        clamp: UNCLAMPED,
-                        to: &to[rows],
-                        column: p * nr,
-                        columns: nr,
-                        fetch: None,
-                        ahead,
-                        ahead_pitch: LINE,
-                    };
-                    self.kernel.run(&call, m);
-                    ahead = &ahead[ahead.len().min(depth * LINE)..];
-                }
+                let next = if p + 1 < count { panel(product, p + 1) } else { panel(product + 1, 0) };
+                let call = Call {
+                    lhs: &v[product * v_pitch..],
+                    at: Lhs::Even { start: 0, rows: tiles, pitch: v_products * v_pitch },
+                    rhs: panel(product, p),
+                    pitch: nr,
+                    walk: Walk::run(depth),
+                    init: Init::Zero,
+                    clamp: UNCLAMPED,
+                    to: To::Even { at: [0, 0], step: [0, 1] },
+                    column: p * nr,
+                    columns: nr,
+                    fetch: None,
+                    ahead: Ahead::run(next, depth, LINE),
+                };
+                self.kernel.run(&call, m);
             }
         }
     }
