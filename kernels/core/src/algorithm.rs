@@ -247,8 +247,8 @@ impl Estimate {
     pub const GHZ: f64 = 3.5;
 
     /// The same work on the machine of the problem. Its clock scales calls and waiting; its multiply-adds in a cycle as well what is computed
-    /// (an algorithm that does not say its stages only computes); its bandwidths half of what is moved; with more threads
-    /// than one it wakes them.
+    /// (an algorithm that does not say its stages only computes); its bandwidths half of what is moved, and what its tensors take at least
+    /// that do not fit its caches; with more threads than one it wakes them.
     /// ```
     /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem, Stages};
     /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);
@@ -267,15 +267,18 @@ impl Estimate {
         let fma = machine.fma(problem.isa);
         let compute = clock * if fma > 0.0 { 2.0 / fma } else { 1.0 };
         let fork = if problem.threads > 1 { machine.fork_ns } else { 0.0 };
-        if self.stages.sum() == 0.0 {
-            return Self { ns: self.ns * compute + fork, ..self };
-        }
-        let stages = Stages {
-            compute: self.stages.compute * compute,
-            memory: self.stages.memory * machine.moving(),
-            calls: self.stages.calls * clock,
-            waiting: self.stages.waiting * clock + fork,
+        let mut stages = match self.stages.sum() {
+            0.0 => Stages { compute: self.ns * compute, waiting: fork, ..Stages::default() },
+            _ => Stages {
+                compute: self.stages.compute * compute,
+                memory: self.stages.memory * machine.moving(),
+                calls: self.stages.calls * clock,
+                waiting: self.stages.waiting * clock + fork,
+            },
         };
+        // No algorithm is faster than its tensors can be moved, and where both take as long they do not quite hide each other.
+        let (sum, moved) = (stages.sum(), machine.moved_ns(&problem.geometry, problem.threads));
+        stages.memory += (sum.powi(3) + moved.powi(3)).cbrt() - sum;
         Self { ns: stages.sum(), stages, ..self }
     }
 }

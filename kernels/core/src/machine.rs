@@ -3,7 +3,7 @@
 //! Estimates count cycles. [`Machine`] says how long a cycle is, how many fused multiply-adds fit into one, how large the caches are and how
 //! fast they deliver, and what it costs to wake threads. Nothing here is measured unless [`Machine::calibrate`] is called.
 
-use crate::{Caches, Par, Workspace};
+use crate::{Caches, Geometry, Par, Workspace};
 use convolve_simd::{Cpu, Isa, fused, loads};
 use core::hint::black_box;
 use std::time::{Duration, Instant};
@@ -134,6 +134,21 @@ impl Machine {
     pub(crate) fn moving(&self) -> f64 {
         let slower = |level: usize| Self::GENERIC.bandwidth[level] / self.bandwidth[level];
         (Self::GENERIC.ghz / self.ghz + (slower(1) * slower(2)).sqrt()) / 2.0
+    }
+
+    /// What it takes at least to bring near and to write, once, tensors that L2 does not hold, or the last level: a line that is written is read before, so
+    /// half of them count twice. Each thread has its way to the last level, and two fill that to memory.
+    pub(crate) fn moved_ns(&self, geometry: &Geometry, threads: usize) -> f64 {
+        let floats = geometry.src_len().saturating_add(geometry.dst_len());
+        let bytes = 1.5 * floats as f64 * size_of::<f32>() as f64;
+        let threads = threads.max(1);
+        if !self.caches.hold(geometry) {
+            bytes / self.bandwidth[3] / threads.min(2) as f64
+        } else if floats.saturating_mul(size_of::<f32>()) > self.caches.l2.saturating_mul(threads) {
+            bytes / self.bandwidth[2] / threads as f64
+        } else {
+            0.0
+        }
     }
 
     /// Vectors of fused multiply-adds that a core does in a cycle with that instruction set.

@@ -102,7 +102,9 @@ impl Runner {
         let blocks = (pixels / self.blocking.kc as f64).ceil();
         let calls = (oc.div_ceil(mr) * ic.div_ceil(nr) * self.geometry.taps()) as f64;
         let tasks = [oc.div_ceil(self.cuts.block[0]), ic.div_ceil(self.cuts.block[1])];
-        let (src_copy, dst_copy) = if conv.layout == Layout::Nhwc { (3.0, 2.0) } else { (1.1, 0.0) };
+        let strided = conv.stride[1].min(2) as f64;
+        let (src_copy, dst_copy) =
+            if conv.layout == Layout::Nhwc { (3.0, 2.0) } else { (1.2 * strided, 0.0) };
         let packs = pixels * (ic.next_multiple_of(nr) * self.geometry.taps() * tasks[0]) as f64 * src_copy
             + pixels * (oc * self.geometry.taps() * tasks[1]) as f64 * dst_copy;
         let images = (conv.batch * conv.groups) as f64;

@@ -502,7 +502,7 @@ impl Runner {
             Some(planes) => {
                 let vectors = (width as f64 / lanes).ceil();
                 let parts = if (width as f64 / lanes).fract() > 0.0 { 2.0 } else { 1.0 };
-                let run = vectors * window.columns.len() as f64 * column * 1.25;
+                let run = vectors * window.columns.len() as f64 * column * 1.6;
                 let tasks = outputs / self.channels.min(self.sides.output.channels) as f64;
                 let blocks = height.div_ceil(planes.block) as f64;
                 let copies = self.sides.input.channels as f64

@@ -404,14 +404,16 @@ impl Planes {
             let vectors = horizontal.count.div_ceil(lanes as usize) as f64 * outputs;
             // Ends of rows, which are masked, weigh more where no second plane shares them (Zen 5: 1.45 to 1.8).
             let ends = if self.as_is && self.sides.output.channels == 1 { 1.6 } else { 1.0 };
-            cycles += vectors * tile_cycles * ends;
+            cycles += 0.9 * vectors * tile_cycles * ends;
             let planes = &self.planes;
             let padded = &planes.padded;
             let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
             let blocks =
                 vertical.count.div_ceil(planes.block) as f64 / self.columns_of(0).len().max(1) as f64;
             let per_vector = match self.sides.layout {
-                Layout::Nchw => 1.5 * horizontal.advance.min(4) as f64,
+                // Rows that are taken apart by columns.
+                Layout::Nchw if horizontal.advance > 1 => 5.5 * horizontal.advance.min(4) as f64,
+                Layout::Nchw => 1.5,
                 Layout::Nhwc => 4.0,
             };
             copies += inputs * blocks * planes.reach as f64 * (padded.pitch as f64 / lanes) * per_vector;

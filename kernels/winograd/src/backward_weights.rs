@@ -18,7 +18,7 @@ use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
     Stages, Strides, WeightCuts, WeightTask, lines,
 };
-use convolve_gemm::{Call, Init, Lhs, UNCLAMPED, Ukernel, Walk, ukernels};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
 
 /// Most tiles of a chunk.
@@ -338,33 +338,24 @@ impl GradientRunner {
         init: Init<'_>,
         m: &mut BlockMut<'_, f32>,
     ) {
-        let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
-        let mut to = [[0; 2]; 16];
+        let nr = self.kernel.nr();
         for product in 0..self.shape.products {
-            let lhs = &d[product * d_shape[1] * d_shape[2]..];
             for column in (0..ic).step_by(nr) {
-                let rhs = &v[product * v_shape[1] * v_shape[2] + column..];
-                for rows in even(oc, mr) {
-                    for (to, row) in to.iter_mut().zip(rows.clone()) {
-                        *to = [product, row];
-                    }
-                    let call = Call {
-                        lhs,
-                        at: Lhs::Columns { start: rows.start, rows: rows.len(), pitch: d_shape[2] },
-                        rhs,
-                        pitch: v_shape[2],
-                        walk: Walk::run(tiles),
-                        init,
-                        clamp: UNCLAMPED,
-                        to: &to[..rows.len()],
-                        column,
-                        columns: nr,
-                        fetch: None,
-                        ahead: &[],
-                        ahead_pitch: 0,
-                    };
-                    self.kernel.run(&call, m);
-                }
+                let call = Call {
+                    lhs: &d[product * d_shape[1] * d_shape[2]..],
+                    at: Lhs::Columns { start: 0, rows: oc, pitch: d_shape[2] },
+                    rhs: &v[product * v_shape[1] * v_shape[2] + column..],
+                    pitch: v_shape[2],
+                    walk: Walk::run(tiles),
+                    init,
+                    clamp: UNCLAMPED,
+                    to: To::Even { at: [product, 0], step: [0, 1] },
+                    column,
+                    columns: nr,
+                    fetch: None,
+                    ahead: Ahead::NONE,
+                };
+                self.kernel.run(&call, m);
             }
         }
     }
@@ -427,7 +418,7 @@ fn price(
     let products = shape.products as f64;
     let calls = (oc.div_ceil(kernel.mr()) * ic.div_ceil(nr)) as f64;
     let rows = oc as f64 / oc.div_ceil(kernel.mr()) as f64;
-    let gemm = products * calls * (tiles as f64 * kernel.step_cycles(rows) + 60.0 + 8.0 * rows * vectors(nr));
+    let gemm = products * calls * (tiles as f64 * kernel.step_cycles(rows) + 20.0 + 6.0 * rows * vectors(nr));
     let bytes = |extent: [usize; 3]| extent.iter().product::<usize>() as f64 * 4.0;
     let (v, d, m) = (bytes(lens.v), bytes(lens.d), bytes(lens.m));
     let far = v + d + m > near;
@@ -436,12 +427,12 @@ fn price(
     let chunks = (shape.count.div_ceil(cuts.parts).div_ceil(tiles) * cuts.parts) as f64;
     let copies = (lens.copies[0] + lens.copies[1]) as f64 * if far { 1.8 } else { 0.9 };
     let chunk = gemm + tiles as f64 * per_tile;
-    let end = vectors(ic) * oc as f64 * products * if far { 8.0 } else { 5.0 } + (lens.sums * 2) as f64;
+    let end = vectors(ic) * oc as f64 * products * if far { 5.5 } else { 3.5 } + (lens.sums * 2) as f64;
     let boxes = cuts.boxes(geometry) as f64;
     // The scale of the other algorithms' prices, which leave out what all wait for.
     let parts = cuts.parts as f64;
     [chunks * chunk + parts * end, chunks * (stream + copies), parts * 1000.0]
-        .map(|cycles| 0.85 * boxes * cycles)
+        .map(|cycles| 0.72 * boxes * cycles)
 }
 
 impl Execute<BackwardWeights> for GradientRunner {

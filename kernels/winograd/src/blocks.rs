@@ -242,7 +242,7 @@ impl<'a> Price<'a> {
             vectors: sides.input.channels.div_ceil(lanes) as f64,
             count: task.images * task.rows * shape.grid[1],
             panels: [task.channels, sides.output.channels].map(|channels| channels.div_ceil(nr) as f64),
-            writing: (shape.products * task.channels.div_ceil(lanes)) as f64 * 4.5 + 30.0,
+            writing: (shape.products * task.channels.div_ceil(lanes)) as f64 * 4.5 + 50.0,
             all: (full as f64 + last as f64 / task.rows as f64) * units as f64,
             waits: [(4.0 + wait(2) + wait(4)) / 6.0, wait(problem.threads) / problem.threads as f64],
         }
@@ -254,13 +254,13 @@ impl<'a> Price<'a> {
         let calls = most.div_ceil(self.kernel.mr()) as f64;
         let rows = tiles / calls;
         let call = self.sides.input.channels as f64 * self.kernel.step_cycles(rows)
-            + 60.0
+            + 20.0
             + 3.0 * rows * (self.kernel.nr() / LINE) as f64;
         Block { parts: parts as f64, tiles, gemm: self.shape.products as f64 * calls * self.panels[0] * call }
     }
 
     /// What is compared; cycles of all tasks on one core, and the two of `waits`; the parts of the first. What does not fit twice L2 comes
-    /// from L3, at some 5 bytes a cycle for weights, which are prefetched, and 16 for what is read again. Grows with `lens` and `slices`.
+    /// from L3, at some 8 bytes a cycle for weights, which are prefetched, and 24 for what is read again (Zen 5; a third less on Zen 3). Grows with `lens` and `slices`.
     fn cost(&self, block: &Block, lens: &Lens, slices: usize) -> (f64, [f64; 3], [f64; 3]) {
         let &Block { parts, tiles, gemm } = block;
         let &Self { sides, shape, task, near, writing, all, waits, .. } = self;
@@ -269,7 +269,7 @@ impl<'a> Price<'a> {
         let panel = products * (sides.input.channels * self.kernel.nr()) as f64 * 4.0;
         let [weights, all_weights] = self.panels.map(|panels| panel * panels);
         let [v, m] = [lens.v, lens.m].map(|extent| extent.iter().product::<usize>() as f64 * 4.0);
-        let stream = if all_weights + v + m > near { weights / 5.0 } else { 0.0 };
+        let stream = if all_weights + v + m > near { weights / 8.0 } else { 0.0 };
         let slices = slices as f64;
         let again = if v + m > near {
             v * slices + 2.0 * m * slices
@@ -277,15 +277,15 @@ impl<'a> Price<'a> {
             v * (slices - 1.0)
         } else {
             0.0
-        } / 16.0;
-        let reading = products * self.vectors * if stream > 0.0 { 9.0 } else { 6.0 } + 30.0;
+        } / 24.0;
+        let reading = products * self.vectors * if stream > 0.0 { 9.0 } else { 6.0 } + 50.0;
         let mut cycles = (gemm.max(stream) + 0.35 * stream.min(gemm) + again + tiles * writing) * parts;
         let mut first = tiles * reading * parts;
         if sides.layout == Layout::Nchw {
             let far = if lens.total() as f64 * 4.0 > near { 2.0 } else { 1.0 };
             let copies = if task.shared { task.images * task.rows } else { 1 };
-            first += far * (lens.input * copies) as f64 * 1.2;
-            cycles += far * lens.output as f64 * 1.5;
+            first += far * (lens.input * copies) as f64 * 1.1;
+            cycles += far * lens.output as f64 * 1.3;
         }
         // Once for all tasks, or for each.
         let once = if task.shared { first + 500.0 * (task.images * task.rows) as f64 } else { 0.0 };
