@@ -234,7 +234,7 @@ fn a_thread_has_two_mebibytes() {
 }
 
 /// Small tensors with numbers as large as can be said beside them: every algorithm plans or refuses, and what it computes is right. (Columns of a
-/// window were listed without end, 2^40 channels of one pixel; rows 2^57 apart panicked in a run, others 2^61 apart overflowed in an estimate.)
+/// window were listed without end, 2^40 channels of one pixel; rows 2^57 apart panicked in a run, others 2^61 apart overflowed in an estimate, or in a run.)
 #[test]
 fn what_is_far_apart_is_planned_and_computed() {
     fn plans<P: Registered>(conv: Conv2d) -> Vec<Plan<P>> {
@@ -258,6 +258,10 @@ fn what_is_far_apart_is_planned_and_computed() {
         Conv2d::new(4, 4, [1, 2]).input(1).dilation([1, farther]).padding(pad(0, farther)),
         Conv2d::new(8, 8, [1, 2]).input(1).dilation([1, farther]).padding(pad(0, farther)),
         Conv2d::new(1, 1, 3).input([5, 8]).stride([farther, 1]),
+        // As wide as its rows are long: whether rows follow each other was asked of a product of 2^64.
+        Conv2d::new(1, 1, 1).input([5, 8]).stride([farther, 1]),
+        // Gradients whose pixels are any distance apart, since there is one column, and chunks of different heights.
+        Conv2d::new(24, 16, 1).batch(2).input([101, 1]).stride([1, (1 << 60) / 24]),
         Conv2d::new(2, 3, 3).input([8, 5]).stride([1, farther]),
         Conv2d::new(4, 6, 3).input(5).stride(farther),
     ];

@@ -278,7 +278,9 @@ impl Estimate {
         };
         // No algorithm is faster than its tensors can be moved, and where both take as long they do not quite hide each other.
         let (sum, moved) = (stages.sum(), machine.moved_ns(&problem.geometry, problem.threads));
-        stages.memory += (sum.powi(3) + moved.powi(3)).cbrt() - sum;
+        if moved > 0.0 {
+            stages.memory += (sum.powi(3) + moved.powi(3)).cbrt() - sum;
+        }
         Self { ns: stages.sum(), stages, ..self }
     }
 }

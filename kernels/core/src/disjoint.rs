@@ -120,7 +120,7 @@ impl<'b, T, const D: usize, const R: usize> RowsOfPlanes<'b, T, D, R> {
     }
 }
 
-/// Parts of some rows of a box, with the right to write them. See [`BlockMut::rows_at`].
+/// Parts of some rows of a box, with the right to write them. See [`BlockMut::rows_at`] and [`BlockMut::rows_apart`].
 pub struct TileMut<'b, T, const N: usize> {
     starts: [*mut T; N],
     len: usize,
@@ -134,7 +134,7 @@ impl<T, const N: usize> TileMut<'_, T, N> {
     /// When there is no such row.
     #[inline(always)]
     pub fn row(&mut self, n: usize) -> &mut [T] {
-        // SAFETY: `rows_at` checked that the box has these cells; it owns them, and `&mut self` lends them once.
+        // SAFETY: `rows_at` or `rows_apart` checked that the box has these cells; it owns them, and `&mut self` lends them once.
         unsafe { core::slice::from_raw_parts_mut(self.starts[n], self.len) }
     }
 }
@@ -269,6 +269,7 @@ impl<'a, T: Send> BlockMut<'a, T> {
         step: [usize; 2],
         columns: Range<usize>,
     ) -> TileMut<'_, T, N> {
+        const { assert!(N > 0) };
         let [planes, rows, width] = self.extent;
         assert!(columns.start <= columns.end && columns.end <= width, "columns outside");
         // The first row and the last one are inside: then so are those between.
@@ -408,6 +409,37 @@ mod tests {
                 assert_eq!(piece.start / unit, (piece.end - 1) / unit, "a piece crosses a unit");
             }
         }
+    }
+
+    #[test]
+    fn rows_outside_of_a_box_are_refused() {
+        let mut data = [0; 24];
+        let mut whole = BlockMut::new(&mut data, [2, 3, 4]);
+        let mut block = whole.block([0..2, 1..3, 1..4]);
+        let mut inside = |f: &dyn Fn(&mut BlockMut<'_, i32>)| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(&mut block))).is_ok()
+        };
+        assert!(inside(&|block| block.rows_at(&[[1, 1], [0, 0], [1, 1]], 0..3).row(2).fill(1)));
+        assert!(inside(&|block| block.rows_apart::<2>([1, 0], [0, 1], 1..3).row(1).fill(2)));
+        assert!(inside(&|block| block.rows_apart::<1>([1, 1], [usize::MAX; 2], 0..3).row(0).fill(3)));
+        assert!(inside(&|block| assert!(block.rows_apart::<2>([0, 0], [1, 1], 3..3).row(1).is_empty())));
+        for at in [[2, 0], [0, 2], [usize::MAX, 0]] {
+            assert!(!inside(&|block| _ = block.rows_at(&[[0, 0], at], 0..3)), "{at:?}");
+            assert!(!inside(&|block| _ = block.rows_apart::<1>(at, [0, 0], 0..3)), "{at:?}");
+        }
+        for step in [[2, 0], [0, 2], [1, 2], [usize::MAX, 1], [0, usize::MAX]] {
+            assert!(!inside(&|block| _ = block.rows_apart::<2>([0, 0], step, 0..3)), "{step:?}");
+        }
+        #[expect(clippy::reversed_empty_ranges, reason = "it must be refused")]
+        for columns in [0..4, 4..4, 2..1] {
+            assert!(!inside(&|block| _ = block.rows_at(&[[0, 0]], columns.clone())), "{columns:?}");
+            assert!(
+                !inside(&|block| _ = block.rows_apart::<1>([0, 0], [0, 0], columns.clone())),
+                "{columns:?}"
+            );
+        }
+        let expected = [[0; 4], [0; 4], [0; 4], [0; 4], [0; 4], [0, 3, 3, 3]].concat();
+        assert_eq!(data.to_vec(), expected);
     }
 
     #[test]

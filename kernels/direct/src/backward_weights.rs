@@ -8,7 +8,7 @@
 //!     for each chunk of a few hundred output pixels                                      (in order: the sum has one order)
 //!         pack the input pixels of the chunk as panels [row][column][NR]
 //!         copy the chunk of diff_dst to [pixel][channel], where it cannot be read in place
-//!         for each tap, panel, tile of MR output channels: one call of the micro-kernel  (a reduction of the whole chunk)
+//!         for each tap, panel: one call of the micro-kernel for all output channels      (a reduction of the whole chunk)
 //!     write the accumulators in the order of the weights
 //! ```
 //!

@@ -13,7 +13,7 @@
 //! for each task: some input channels x some output channels of one group, all taps       (parallel; a box of the gradient)
 //!     for each chunk of output pixels                                                     (in order: the sum has one order)
 //!         copy the right operand of the chunk to panels [pixel][NR]                       (once for all taps and rows)
-//!         for each panel, tap, tile of MR rows: one call                                  (writes the gradient itself)
+//!         for each panel, tap: one call for all tiles of MR rows                          (writes the gradient itself)
 //! ```
 //!
 //! Beside [`backward_weights`](crate::backward_weights), whose gradient may lie in any order: no padded copy of `src`, no sums in another order.
@@ -90,10 +90,11 @@ impl<'a> Next<'a> {
             let rounds = self.items[side].div_ceil(steps);
             let (line, round) = (call / rounds * tiles, call % rounds);
             if line * LINE < self.len[side] {
-                let from = round * steps * self.pitch[side] + line * LINE;
+                let from = (round * steps).wrapping_mul(self.pitch[side]).wrapping_add(line * LINE);
                 let items = (self.items[side] - round * steps).min(steps);
                 let data = self.data[side].get(from..).unwrap_or_default();
-                return Ahead { data, steps: items, step: self.pitch[side], tile: LINE };
+                let tiles = (self.len[side] - line * LINE).div_ceil(LINE);
+                return Ahead { data, steps: items, step: self.pitch[side], tile: LINE, tiles };
             }
             call -= self.len[side].div_ceil(tiles * LINE) * rounds;
         }

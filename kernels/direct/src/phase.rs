@@ -25,7 +25,7 @@ use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
     lines,
 };
-use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, ukernel};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, first_row, ukernel};
 use core::ops::Range;
 
 /// Most pixels of a call: their places are kept, and what they read should be near for the next panel.
@@ -342,17 +342,18 @@ impl PhaseRunner {
         // Rows that follow each other without a gap, in and out, are one row.
         let joined = xs.len().wrapping_mul(advance)
             == if no_taps { 0 } else { rows.advance.wrapping_mul(row_stride) }
-            && xs.len() * cols.step == rows.step * window.columns.len();
+            && xs.len().wrapping_mul(cols.step) == rows.step.wrapping_mul(window.columns.len());
         let [height, width] = if joined { [1, ys.len() * xs.len()] } else { [ys.len(), xs.len()] };
         let pixels = window.images.len() * height * width;
-        let tiles = pixels.div_ceil(self.kernel.mr());
+        let even = cut(pixels, self.kernel.mr());
+        let tiles = even[0];
         // Some tiles for each panel, while it is in L1; if it is too large for that, as many as stay there with what they read, for all panels.
         let (mr, half) = (self.kernel.mr(), L1 / 2 / size_of::<f32>());
         let few = half / (mr * depth * ty.len()).max(1);
         let most = if walk.steps() * nr <= half || block.len() <= nr { PIXELS } else { PIXELS.min(few * mr) };
         let chunks = tiles.div_ceil((most / mr).max(1));
         // Where a chunk ends: after whole tiles.
-        let end_of = |chunk: usize| (chunk * tiles / chunks.max(1)) * pixels / tiles.max(1);
+        let end_of = |chunk: usize| first_row(even, chunk * tiles / chunks.max(1));
         // From a row of outputs to the one in its place in the next tile.
         let beyond = pixels
             .div_ceil(tiles.max(1))
@@ -418,8 +419,9 @@ impl PhaseRunner {
                         true if walk.count == [1, 1] && panel == 0 => Ahead {
                             data: source.data.get(start.wrapping_add(tile)..).unwrap_or_default(),
                             steps: depth,
-                            step: tile / depth,
+                            step: (tile / depth).min(LINE),
                             tile,
+                            tiles: usize::MAX,
                         },
                         true => Ahead::NONE,
                     },

@@ -4,7 +4,7 @@
 //! for each task: some output channels of one group, some panels of NR pixels of one image   (parallel; a box of the output)
 //!     for each block of panels that stays in L2
 //!         copy its pixels to panels [ic][NR], or leave them where they lie                   (rows of planes as they are: no transpose)
-//!         for each panel: one call for all tiles of MR output channels                       (weights are the broadcast operand)
+//!         for some output channels, for each panel: one call for all their tiles             (weights are the broadcast operand)
 //! ```
 //!
 //! Forward and backward-data alike, where the stride is 1: then there is one phase, of one tap. `direct` transposes the image and the result
@@ -21,7 +21,7 @@ use convolve_core::{
     Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, LINE, Layout, Par,
     Phased, Problem, Sides, Stages, Unsupported, Update, lines,
 };
-use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, ukernels};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, first_row, ukernels};
 use core::ops::Range;
 
 /// 1x1 convolution in NCHW.
@@ -73,6 +73,8 @@ struct Runner {
     /// Pixels of a task, in whole panels, and its output channels.
     pixels: usize,
     channels: usize,
+    /// Output channels of a call, whose weights stay in L2 while panels go by.
+    rows: usize,
     threads: usize,
 }
 
@@ -109,9 +111,9 @@ impl Runner {
         let kernels = ukernels(problem.isa).into_iter();
         let kernel =
             kernels.min_by(|a, b| cost(a.as_ref()).total_cmp(&cost(b.as_ref()))).expect("there are kernels");
-        let nr = kernel.nr();
+        let (mr, nr) = (kernel.mr(), kernel.nr());
         let tile = outputs.div_ceil(outputs.div_ceil(kernel.mr()));
-        // The panels of a block take at most a quarter of L2, so that all tiles find them there.
+        // The panels of a block take at most a quarter of L2, so that the channels of all calls find them there.
         let panel = depth.max(1) * nr * size_of::<f32>();
         let block = (problem.caches.l2 / 4 / panel).max(1);
         let panels = all.div_ceil(nr);
@@ -136,6 +138,7 @@ impl Runner {
             in_place,
             pixels: pixels.clamp(1, all.max(1)),
             channels,
+            rows: (problem.caches.l2 / 4 / depth.max(1).saturating_mul(size_of::<f32>()) / mr).max(1) * mr,
             threads: problem.threads,
         })
     }
@@ -170,7 +173,6 @@ impl Runner {
         let input = &task.input[image * from.image + group * depth * from.channel..];
         let weights = &task.packed[channels.start * depth..];
         let bias = task.finish.epilogue.bias.map(|bias| &bias[channels.clone()]);
-        let part = nr.div_ceil(cut(channels.len(), self.kernel.mr())[0]).min(LINE);
         for block in pixels.clone().step_by(self.block) {
             let block = block..pixels.end.min(block + self.block);
             let rest = block.len() % nr;
@@ -183,38 +185,48 @@ impl Runner {
                 let (input, panel) = (&input[block.start + whole..], &mut panels[depth * whole..]);
                 self.narrow.copy(input, from.channel, [depth, narrow], panel);
             }
-            for (column, panel) in block.clone().step_by(nr).zip(panels.chunks_exact(depth * nr)) {
-                let columns = nr.min(block.end - column);
-                let kernel = self.kernel(columns);
-                let (rhs, pitch) = match column - block.start < viewed {
-                    true => (&input[column..], from.channel),
-                    false => (panel, kernel.nr()),
-                };
-                // This panel's place in the next block, of every channel: each tile asks for a part of it.
-                let next = column + self.block;
-                let ahead = match self.far && next < pixels.end {
-                    true => Ahead { data: &input[next..], steps: depth, step: from.channel, tile: part },
-                    false => Ahead::NONE,
-                };
-                let call = Call {
-                    lhs: weights,
-                    at: Lhs::Packed { rows: channels.len(), mr: self.kernel.mr() },
-                    rhs,
-                    pitch,
-                    walk: Walk::run(depth),
-                    init: match (task.finish.update, bias) {
-                        (Update::Accumulate, _) => Init::Dst,
-                        (_, Some(bias)) => Init::Rows(bias),
-                        _ => Init::Zero,
-                    },
-                    clamp: task.finish.epilogue.early_clamp(),
-                    to: To::Even { at: [0, 0], step: [0, 1] },
-                    column: column - pixels.start,
-                    columns,
-                    fetch: self.far.then_some(0),
-                    ahead,
-                };
-                kernel.run(&call, piece);
+            for first in (0..channels.len()).step_by(self.rows) {
+                let some = first..channels.len().min(first + self.rows);
+                let bias = bias.map(|bias| &bias[some.clone()]);
+                for (column, panel) in block.clone().step_by(nr).zip(panels.chunks_exact(depth * nr)) {
+                    let columns = nr.min(block.end - column);
+                    let kernel = self.kernel(columns);
+                    let (rhs, pitch) = match column - block.start < viewed {
+                        true => (&input[column..], from.channel),
+                        false => (panel, kernel.nr()),
+                    };
+                    // This panel's place in the next block, of every channel: each tile asks for a line of it.
+                    let next = column + self.block;
+                    let ahead = match self.far && first == 0 && next < pixels.end {
+                        true => Ahead {
+                            data: &input[next..],
+                            steps: depth,
+                            step: from.channel,
+                            tile: LINE,
+                            tiles: nr.div_ceil(LINE),
+                        },
+                        false => Ahead::NONE,
+                    };
+                    let call = Call {
+                        lhs: &weights[first * depth..],
+                        at: Lhs::Packed { rows: some.len(), mr: self.kernel.mr() },
+                        rhs,
+                        pitch,
+                        walk: Walk::run(depth),
+                        init: match (task.finish.update, bias) {
+                            (Update::Accumulate, _) => Init::Dst,
+                            (_, Some(bias)) => Init::Rows(bias),
+                            _ => Init::Zero,
+                        },
+                        clamp: task.finish.epilogue.early_clamp(),
+                        to: To::Even { at: [0, first], step: [0, 1] },
+                        column: column - pixels.start,
+                        columns,
+                        fetch: self.far.then_some(0),
+                        ahead,
+                    };
+                    kernel.run(&call, piece);
+                }
             }
         }
         if task.finish.epilogue.late() {
@@ -254,24 +266,26 @@ impl Phased for Runner {
         self.sides.groups * self.sides.output.channels * self.sides.input.channels
     }
 
-    /// `[group][task][tile][input channel][output channel of the tile]`, tiles of a task as the micro-kernel cuts them.
+    /// `[group][task][call][tile][input channel][output channel of the tile]`, tiles of a call as the micro-kernel cuts them.
     fn pack(&self, weights: &[f32], packed: &mut [f32]) {
         let (depth, outputs) = (self.sides.input.channels, self.sides.output.channels);
         let mut rest = packed;
         for group in 0..self.sides.groups {
             let (start, [out_stride, in_stride]) = self.sides.weight(group, [0, 0]);
             for task in (0..outputs).step_by(self.channels) {
-                let mut first = task;
-                let [tiles, size, longer] = cut(self.channels.min(outputs - task), self.kernel.mr());
-                for tile in 0..tiles {
-                    let rows = size + usize::from(tile < longer);
-                    let (to, others) = rest.split_at_mut(rows * depth);
-                    for (c, step) in to.chunks_exact_mut(rows).enumerate() {
-                        for (m, w) in step.iter_mut().enumerate() {
-                            *w = weights[start + (first + m) * out_stride + c * in_stride];
+                let end = outputs.min(task + self.channels);
+                for call in (task..end).step_by(self.rows) {
+                    let tiles = cut(self.rows.min(end - call), self.kernel.mr());
+                    for tile in 0..tiles[0] {
+                        let rows = call + first_row(tiles, tile)..call + first_row(tiles, tile + 1);
+                        let (to, others) = rest.split_at_mut(rows.len() * depth);
+                        for (c, step) in to.chunks_exact_mut(rows.len()).enumerate() {
+                            for (w, o) in step.iter_mut().zip(rows.clone()) {
+                                *w = weights[start + o * out_stride + c * in_stride];
+                            }
                         }
+                        rest = others;
                     }
-                    (rest, first) = (others, first + rows);
                 }
             }
         }

@@ -7,6 +7,10 @@
 //! only addresses differ, and they are a [`Walk`]. The steps of one output run in one fixed order into one accumulator, so the
 //! bits depend on nothing else.
 //!
+//! A call computes all rows of a product, tile by tile. One tile a call cost 70 cycles beside its steps, as many as five or six steps take; within a call
+//! it is 20 to 35, since nothing is handed over and the sums of one tile are still being made when the next one begins (Zen 5; 64 steps of 6x64:
+//! 195 -> 185 ns, 8 steps: 39 -> 28).
+//!
 //! The idea of a batch-reduce kernel that takes addresses instead of packed operands is Georganas et al., "High-Performance Deep
 //! Learning via a Single Building Block" (2019). Tile shapes follow from the registers: MR * NV accumulators + NV + 1 must fit.
 
@@ -90,11 +94,11 @@ pub enum Lhs<'a> {
         /// From one step to the next.
         pitch: usize,
     },
-    /// The same by tile, `[tile][step][row of the tile]` without gaps: rows that were packed for this, [cut](cut) into tiles of at most `mr`.
+    /// The same by tile, `[tile][step][row of the tile]` without gaps: rows that were packed for this as [`cut`] cuts them. For walks of one run.
     Packed {
         /// Rows.
         rows: usize,
-        /// Most rows of a tile: no more than the micro-kernel has.
+        /// Most rows of a tile: at least 1 and no more than the micro-kernel has, or the call panics.
         mr: usize,
     },
 }
@@ -134,6 +138,16 @@ pub fn cut(rows: usize, mr: usize) -> [usize; 3] {
     [tiles, rows / tiles.max(1), rows % tiles.max(1)]
 }
 
+/// The first row of a tile of a [`cut`], or the end of the last one.
+///
+/// ```
+/// use convolve_gemm::{cut, first_row};
+/// assert_eq!([0, 1, 2, 3].map(|tile| first_row(cut(14, 6), tile)), [0, 5, 10, 14]);
+/// ```
+pub fn first_row([_, size, longer]: [usize; 3], tile: usize) -> usize {
+    tile * size + tile.min(longer)
+}
+
 /// What accumulators start from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init<'a> {
@@ -156,7 +170,7 @@ pub struct Call<'a> {
     pub at: Lhs<'a>,
     /// The right operand, from its first step on: NR floats per step.
     pub rhs: &'a [f32],
-    /// From one step of the right operand to the next, at least NR; must be NR unless the left operand is [`Lhs::Columns`].
+    /// From one step of the right operand to the next, at least NR; must be NR unless the left operand is [`Lhs::Columns`] or [`Lhs::Packed`].
     pub pitch: usize,
     /// The runs.
     pub walk: Walk,
@@ -189,11 +203,13 @@ pub struct Ahead<'a> {
     pub step: usize,
     /// From the first step of one tile to that of the next.
     pub tile: usize,
+    /// Tiles that ask, from the first one on.
+    pub tiles: usize,
 }
 
 impl<'a> Ahead<'a> {
     /// Nothing.
-    pub const NONE: Self = Self { data: &[], steps: 0, step: 0, tile: 0 };
+    pub const NONE: Self = Self { data: &[], steps: 0, step: 0, tile: 0, tiles: 0 };
 
     /// `step` floats further in each of the `steps` steps of a tile, and tiles go on where the last one ended.
     ///
@@ -202,7 +218,7 @@ impl<'a> Ahead<'a> {
     /// assert_eq!(Ahead::run(&[1.0], 10, 16).tile, 160);
     /// ```
     pub fn run(data: &'a [f32], steps: usize, step: usize) -> Self {
-        Self { data, steps, step, tile: step * steps }
+        Self { data, steps, step, tile: step * steps, tiles: usize::MAX }
     }
 
     /// Where a tile begins to ask, and how many of its steps do. (What lies beyond the end would be fetched, page by page, for nothing: gradients of
@@ -211,6 +227,7 @@ impl<'a> Ahead<'a> {
     fn of(&self, tile: usize) -> (usize, usize) {
         let start = tile.saturating_mul(self.tile);
         match self.data.len().checked_sub(start) {
+            _ if tile >= self.tiles => (0, 0),
             Some(left) if left >= self.steps.saturating_mul(self.step) => (start, self.steps),
             Some(left) => (start, left.div_ceil(self.step)),
             None => (0, 0),
@@ -223,7 +240,7 @@ pub const UNCLAMPED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 
 /// A family of micro-kernels of one instruction set and one width.
 pub trait Ukernel: Transpose + Send + Sync {
-    /// Most rows of a call.
+    /// Most rows of a tile.
     fn mr(&self) -> usize;
     /// Columns of a call: NV vectors.
     fn nr(&self) -> usize;
@@ -239,8 +256,7 @@ pub trait Ukernel: Transpose + Send + Sync {
     /// assert_eq!((panel[0], panel[1], panel[kernel.nr()]), (1.0, 0.0, 3.0));
     /// ```
     fn copy(&self, from: &[f32], step: usize, size: [usize; 2], to: &mut [f32]);
-    /// Computes all rows of the product, tile by tile, [as even as can be](cut). What a tile does beside its steps takes as long as 5 to 10 steps if
-    /// each is a call, and 1 or 2 if not (6x64, Zen 5).
+    /// Computes all rows of the product, tile by tile, [as even as can be](cut).
     ///
     /// # Panics
     /// When an operand is too short for the walk.
@@ -307,7 +323,10 @@ impl<'a, const MR: usize> Steps<'a, MR> for ColumnSteps<'a> {
     fn new(call: &Call<'a>, first: usize) -> Self {
         match call.at {
             Lhs::Columns { start, pitch, .. } => Self { lhs: &call.lhs[start + first..], pitch },
-            Lhs::Packed { .. } => Self { lhs: &call.lhs[first * call.walk.len..], pitch: MR },
+            Lhs::Packed { .. } => {
+                debug_assert_eq!(call.walk.count, [1, 1], "rows are packed for one run");
+                Self { lhs: &call.lhs[first * call.walk.len..], pitch: MR }
+            }
             Lhs::Rows(_) | Lhs::Even { .. } => unreachable!(),
         }
     }
@@ -436,7 +455,8 @@ fn tile<'a, S: Simd, L: Steps<'a, MR>, const MR: usize, const NV: usize>(
                 asking -= asking_here;
                 steps!(0..asking_here, {
                     s.prefetch(call.ahead.data, ahead);
-                    ahead += call.ahead.step;
+                    // Of a single step the distance may be any number.
+                    ahead = ahead.wrapping_add(call.ahead.step);
                 });
                 steps!(asking_here..len, {});
             }
@@ -643,7 +663,7 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
     /// Bytes of a panel that stays in L1 beside what else passes.
     const PANEL: usize = 24 << 10;
     fn choose<S: Family>(s: S, columns: usize, depth: usize) -> Box<dyn Ukernel> {
-        // Tenths of a cycle per row: multiply-adds or loads, whichever are more, or the lines that come from L2; and what a call costs per row.
+        // Tenths of a cycle per row: multiply-adds or loads, whichever are more, or the lines that come from L2; and what a tile costs per row.
         // (In lines, as wide vectors fill them sooner: counted in vectors, AVX2 took 8x8 for sums of 400 to 1150 steps, at 70 % of the peak, where
         // 6x16 streams a panel of 72 KiB at 97; Zen 3.)
         let cost = |table: &&Table<S>| {

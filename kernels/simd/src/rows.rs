@@ -73,6 +73,7 @@ impl<'a, const N: usize, T> Rows<'a, N, T> {
     /// When one starts beyond the end.
     #[inline(always)]
     pub fn apart(data: &'a [T], start: usize, pitch: usize) -> Self {
+        const { assert!(N > 0) };
         let len =
             data.len().checked_sub(start).and_then(|rest| rest.checked_sub(pitch.saturating_mul(N - 1)));
         let first = data.as_ptr().wrapping_add(start);

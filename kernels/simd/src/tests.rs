@@ -324,6 +324,15 @@ fn strips_read_what_is_there_and_zeros<S: Simd>(s: S) {
     }
 }
 
+#[test]
+fn rows_apart_refuse_what_is_not_there() {
+    let data = [0.0; 10];
+    let len = |start: usize, pitch: usize| catch_unwind(|| Rows::<3>::apart(&data, start, pitch).len()).ok();
+    assert_eq!([len(0, 4), len(2, 4), len(0, 5), len(10, 0)], [Some(2), Some(0), Some(0), Some(0)]);
+    assert_eq!([len(3, 4), len(11, 0), len(0, 6), len(1, usize::MAX), len(usize::MAX, 1)], [None; 5]);
+    assert_eq!(Rows::<1>::apart(&data, 7, usize::MAX).len(), 3);
+}
+
 fn strips_refuse_what_is_not_there<S: Simd>(s: S) {
     let refuses = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
     let lanes = S::LANES;

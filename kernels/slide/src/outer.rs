@@ -9,7 +9,7 @@
 //! for each task: a part of the sum, some output channels of a group, all their weights      (parallel; parts are added in order)
 //!     for each chunk of some hundred output pixels
 //!         prepare the input rows as planes; copy diff_dst to panels [pixel][NR]
-//!         for each panel, each tile of MR weights: one call of the micro-kernel              (a reduction of the whole chunk)
+//!         for each panel: one call of the micro-kernel for all tiles of MR weights           (a reduction of the whole chunk)
 //! write the sums: rows of HWIO as they are, OIHW and OHWI transposed                           (rows are in the order of the weights)
 //! ```
 //!
@@ -326,7 +326,7 @@ impl Runner {
         let per_float = if self.sides.layout == Layout::Nhwc { [2.0, 0.2] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
-        [tiles * panels * pixels * step, src + dst, calls * 150.0 + runs * 20.0, 0.0]
+        [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 20.0, 0.0]
     }
 }
 
