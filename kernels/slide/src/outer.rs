@@ -317,7 +317,7 @@ impl Runner {
         let panels = (self.sides.groups * group.div_ceil(self.kernel.nr())) as f64;
         let pixels = images * (height * width) as f64;
         let tiles = self.rows.len().div_ceil(self.kernel.mr()) as f64;
-        let step = 1.08 * self.kernel.step_cycles(self.rows.len() as f64 / tiles);
+        let step = 1.03 * self.kernel.step_cycles(self.rows.len() as f64 / tiles);
         let calls = tiles * panels * self.chunk_count() as f64;
         let runs = tiles * panels * images * height as f64;
         let boxes = (self.sides.groups * group.div_ceil(self.channels)) as f64;
