@@ -147,7 +147,7 @@ impl Gradient {
         let fold = conv.out_channels as f64 * (50.0 + 8.0 * self.geometry.taps() as f64);
         let bytes = ((self.geometry.src_len() + self.geometry.dst_len()) * size_of::<f32>()) as f64;
         let far = if bytes > L2 { bytes / 64.0 } else { 0.0 };
-        let parts = [cycles * planes, far, calls * planes + fold, 0.0];
+        let parts = [1.1 * cycles * planes, far, 1.1 * calls * planes + fold, 0.0];
         let tasks = conv.out_channels.div_ceil(self.channels);
         let ns = parts.iter().sum::<f64>() / Estimate::GHZ / self.threads.min(tasks).max(1) as f64;
         let stages = Stages::split(ns, parts);

@@ -326,7 +326,7 @@ impl Runner {
         let per_float = if self.sides.layout == Layout::Nhwc { [2.0, 0.2] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
-        [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 20.0, 0.0]
+        [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 6.0, 0.0]
     }
 }
 
