@@ -30,8 +30,6 @@ use core::ops::Range;
 
 /// Most pixels of a call: their places are kept, and what they read should be near for the next panel.
 const PIXELS: usize = 96;
-/// Bytes of a first-level cache.
-const L1: usize = 32 << 10;
 /// Outputs that a copy in NHWC must serve at least: a wide dilation reads far more than it multiplies.
 const ENOUGH: usize = 96;
 
@@ -41,6 +39,8 @@ pub(crate) struct PhaseRunner {
     blocks: Blocks,
     kernel: Box<dyn Ukernel>,
     threads: usize,
+    /// Floats of half a first-level cache.
+    half: usize,
     /// Whether operands come from memory.
     far: bool,
     /// Whether tasks read a copy of the input: transposed in NCHW, with another pitch in NHWC.
@@ -93,6 +93,7 @@ impl PhaseRunner {
             blocks,
             kernel,
             threads: problem.threads,
+            half: problem.caches.l1 / 2 / size_of::<f32>(),
             far: !problem.machine.caches.hold(&problem.geometry),
             copies,
         }
@@ -345,15 +346,15 @@ impl PhaseRunner {
             && xs.len().wrapping_mul(cols.step) == rows.step.wrapping_mul(window.columns.len());
         let [height, width] = if joined { [1, ys.len() * xs.len()] } else { [ys.len(), xs.len()] };
         let pixels = window.images.len() * height * width;
-        let even = cut(pixels, self.kernel.mr());
-        let tiles = even[0];
+        let tiling = cut(pixels, self.kernel.mr());
+        let tiles = tiling[0];
         // Some tiles for each panel, while it is in L1; if it is too large for that, as many as stay there with what they read, for all panels.
-        let (mr, half) = (self.kernel.mr(), L1 / 2 / size_of::<f32>());
+        let (mr, half) = (self.kernel.mr(), self.half);
         let few = half / (mr * depth * ty.len()).max(1);
         let most = if walk.steps() * nr <= half || block.len() <= nr { PIXELS } else { PIXELS.min(few * mr) };
         let chunks = tiles.div_ceil((most / mr).max(1));
         // Where a chunk ends: after whole tiles.
-        let end_of = |chunk: usize| first_row(even, chunk * tiles / chunks.max(1));
+        let end_of = |chunk: usize| first_row(tiling, chunk * tiles / chunks.max(1));
         // From a row of outputs to the one in its place in the next tile.
         let beyond = pixels
             .div_ceil(tiles.max(1))

@@ -7,8 +7,8 @@
 //! LOOP 1        panels of the block: one call of the micro-kernel for all these tiles
 //! ```
 //!
-//! The names and the order are GotoBLAS's (Goto and van de Geijn, 2008). A panel is used by all tiles of a call and then no more; one of KC x NR
-//! is more than L1 holds, but what L2 gives to a step, NR and at most MR numbers, hides behind MR * NR multiplications. Splitting the depth changes no bit of the result: an
+//! The names and the order are GotoBLAS's (Goto and van de Geijn, 2008). A panel is used by all tiles of a call and then no more; where KC x NR
+//! is more than L1 holds, each tile reads it from L2. Splitting the depth changes no bit of the result: an
 //! accumulator that is stored and loaded again is the same number.
 
 use crate::{Ahead, Call, Init, Lhs, Operand, To, UNCLAMPED, Ukernel, Walk, cut, first_row};
@@ -111,8 +111,8 @@ pub fn product(
         a.view_rows().filter(|&(_, _, distance)| !caches.crowded(mr.min(rows.len()), apart(distance)));
     let view_b = b.view_panels(nr);
     // Rows are cut into tiles, and these joined again to blocks: those that are packed are one tile.
-    let even = cut(rows.len(), mr);
-    let tiles = even[0];
+    let tiling = cut(rows.len(), mr);
+    let tiles = tiling[0];
     let joined = if view_a.is_some() { (ROWS / mr).max(1) } else { 1 };
     // Every step asks for a little of the next panels. (Asked for by the first tile alone they are more than L1 holds, and only in the second half of a
     // depth: 64 x 4096 -> 1000 forward 70 % of the peak instead of 84; Zen 3.)
@@ -149,7 +149,7 @@ pub fn product(
             };
             // LOOP 2
             for index in (0..tiles).step_by(joined) {
-                let block = first_row(even, index)..first_row(even, tiles.min(index + joined));
+                let block = first_row(tiling, index)..first_row(tiling, tiles.min(index + joined));
                 let from = rows.start + block.start;
                 let (lhs, start, pitch) = match view_a {
                     Some((data, first, distance)) => (data, first + from * distance + ks.start, distance),

@@ -7,9 +7,8 @@
 //! only addresses differ, and they are a [`Walk`]. The steps of one output run in one fixed order into one accumulator, so the
 //! bits depend on nothing else.
 //!
-//! A call computes all rows of a product, tile by tile. One tile a call cost 70 cycles beside its steps, as many as five or six steps take; within a call
-//! it is 20 to 35, since nothing is handed over and the sums of one tile are still being made when the next one begins (Zen 5; 64 steps of 6x64:
-//! 195 -> 185 ns, 8 steps: 39 -> 28).
+//! A call computes all rows of a product, tile by tile. One tile a call cost 70 cycles beside its steps, as many as five or six steps take; one of many
+//! costs 20 (6x64, Zen 5; 64 steps: 195 -> 185 ns, 8 steps: 39 -> 28; of 14x32, evenly spaced, 60).
 //!
 //! The idea of a batch-reduce kernel that takes addresses instead of packed operands is Georganas et al., "High-Performance Deep
 //! Learning via a Single Building Block" (2019). Tile shapes follow from the registers: MR * NV accumulators + NV + 1 must fit.
@@ -257,6 +256,30 @@ pub trait Ukernel: Transpose + Send + Sync {
     /// ```
     fn copy(&self, from: &[f32], step: usize, size: [usize; 2], to: &mut [f32]);
     /// Computes all rows of the product, tile by tile, [as even as can be](cut).
+    ///
+    /// ```
+    /// use convolve_core::BlockMut;
+    /// use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Walk, ukernel};
+    /// // 20 rows of 3 steps, times a panel of ones.
+    /// let kernel = ukernel(convolve_simd::Isa::best(), [1, 3]);
+    /// let (lhs, rhs, mut sums) = (vec![2.0; 20 * 3], vec![1.0; 3 * kernel.nr()], [0.0; 20]);
+    /// let call = Call {
+    ///     lhs: &lhs,
+    ///     at: Lhs::Even { start: 0, rows: 20, pitch: 3 },
+    ///     rhs: &rhs,
+    ///     pitch: kernel.nr(),
+    ///     walk: Walk::run(3),
+    ///     init: Init::Zero,
+    ///     clamp: UNCLAMPED,
+    ///     to: To::Even { at: [0, 0], step: [0, 1] },
+    ///     column: 0,
+    ///     columns: 1,
+    ///     fetch: None,
+    ///     ahead: Ahead::NONE,
+    /// };
+    /// kernel.run(&call, &mut BlockMut::new(&mut sums, [1, 20, 1]));
+    /// assert_eq!(sums, [6.0; 20]);
+    /// ```
     ///
     /// # Panics
     /// When an operand is too short for the walk.

@@ -260,7 +260,7 @@ impl<'a> Price<'a> {
     }
 
     /// What is compared; cycles of all tasks on one core, and the two of `waits`; the parts of the first. What does not fit twice L2 comes
-    /// from L3, at some 8 bytes a cycle for weights, which are prefetched, and 24 for what is read again (Zen 5; a third less on Zen 3). Grows with `lens` and `slices`.
+    /// from L3, at some 8 bytes a cycle for weights, which are prefetched, and 24 for what is read again (fitted on Zen 5). Grows with `lens` and `slices`.
     fn cost(&self, block: &Block, lens: &Lens, slices: usize) -> (f64, [f64; 3], [f64; 3]) {
         let &Block { parts, tiles, gemm } = block;
         let &Self { sides, shape, task, near, writing, all, waits, .. } = self;
