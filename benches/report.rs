@@ -144,10 +144,11 @@ fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> 
     let (mut rows, mut runs) = (Vec::new(), Vec::new());
     for verdict in &verdicts {
         let Ok(estimate) = verdict.answer else { continue };
-        if !session.args.wants(verdict.algorithm) {
+        // Of an algorithm the way in which it cuts the problem by itself, and the one that was measured to be the best.
+        if !session.args.wants(verdict.algorithm) || verdict.rank > 0 && !verdict.chosen {
             continue;
         }
-        let planner = planner.clone().only(verdict.algorithm);
+        let planner = planner.clone().only(verdict.algorithm).rank(verdict.rank);
         let Case { workspace_bytes, run } = pass.prepare(&planner, &operands, session.par)?;
         let error = Some(pass.error(&planner, &operands, session.par)?);
         runs.push(run);
@@ -156,6 +157,7 @@ fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> 
             error,
             tuned: session.args.tuned,
             predicted_s: Some(estimate.ns * 1e-9),
+            tiling: estimate.tiling.to_string(),
             ..session.row(problem, pass, verdict.algorithm, verdict.chosen)
         });
     }

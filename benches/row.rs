@@ -25,6 +25,8 @@ pub struct Row {
     pub accuracy: String,
     /// Who computes.
     pub algorithm: &'static str,
+    /// How the plan cuts the problem.
+    pub tiling: String,
     /// Whether the planner takes it when it has the choice.
     pub chosen: bool,
     /// Whether the planner chose by what it had timed, not by estimates.
@@ -111,6 +113,7 @@ pub(crate) mod tests {
             isa: "portable",
             accuracy: "standard".into(),
             algorithm,
+            tiling: String::new(),
             chosen,
             tuned: false,
             median_s: 0.0,

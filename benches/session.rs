@@ -172,6 +172,7 @@ impl Session<'_> {
             isa: self.isa.name(),
             accuracy: format!("{:?}", self.args.accuracy).to_lowercase(),
             algorithm,
+            tiling: String::new(),
             chosen,
             tuned: false,
             median_s: f64::NAN,

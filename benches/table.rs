@@ -27,7 +27,12 @@ pub fn rows(rows: &[Row]) -> String {
     ];
     let mut table = new(&header);
     for row in rows {
-        table.add_row(cells(row));
+        let mut cells = cells(row);
+        let same = |other: &&Row| other.algorithm == row.algorithm && other.layout == row.layout;
+        if rows.iter().filter(same).count() > 1 {
+            cells[0] = format!("{} ({})", cells[0], row.tiling);
+        }
+        table.add_row(cells);
     }
     table.to_string()
 }

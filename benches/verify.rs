@@ -43,6 +43,9 @@ pub struct VerifyArgs {
     /// Plans for tiny caches, so that small problems take the loops of large ones
     #[arg(long)]
     pub tiny_caches: bool,
+    /// Another way to cut the problem, for algorithms that know so many
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub rank: usize,
     /// Decides data, poison and alignment [default: a problem's place in the list]
     #[arg(long)]
     pub seed: Option<u64>,
@@ -125,6 +128,7 @@ impl VerifyArgs {
             layouts: self.layout.map_or(everything.layouts.clone(), |layout| vec![layout]),
             isas: self.isa.map_or_else(isas, |isa| vec![isa]),
             threads: vec![self.threads.into()],
+            ranks: vec![self.rank],
             caches: if self.tiny_caches { vec![TINY] } else { everything.caches.clone() },
             ..everything
         })

@@ -1,7 +1,7 @@
 //! Why the planner chose what it chose: every candidate with its cost or the reason against it, as data and as text.
 
 use crate::Accuracy;
-use convolve_core::{Error, Estimate, Exclusion, Stages, Unsupported};
+use convolve_core::{Error, Estimate, Exclusion, Stages, Tiling, Unsupported};
 use convolve_simd::Isa;
 use core::fmt;
 
@@ -20,6 +20,8 @@ pub struct Verdict {
     pub algorithm: &'static str,
     /// Its cost on the planner's machine, or why not.
     pub answer: Result<Estimate, Exclusion>,
+    /// Which of its ways to cut the problem this is, as in [`Planner::rank`](crate::Planner::rank).
+    pub rank: usize,
     /// Its estimated nanoseconds with one thread, if it is a candidate: the least wins, however many threads there are. Each algorithm gives the same
     /// bits for any number of threads; two algorithms do not, so the choice must not depend on it.
     pub alone: Option<f64>,
@@ -81,7 +83,7 @@ pub struct Explanation {
     pub accuracy: Accuracy,
     /// The machine whose constants the estimates use.
     pub machine: &'static str,
-    /// One per registered algorithm.
+    /// One per registered algorithm; where it was tuned, also those of other ways to cut the problem, after the first of their algorithm.
     pub verdicts: Vec<Verdict>,
     /// What decided; nothing if there was nothing to choose from.
     pub why: Option<Why>,
@@ -173,6 +175,9 @@ impl fmt::Display for Verdict {
             write!(f, " ({})", parts.join(" + "))?;
         }
         write!(f, ", workspace {:.2} MiB, packed {:.2} MiB", mib(estimate.workspace), mib(estimate.packed))?;
+        if estimate.tiling != Tiling::default() {
+            write!(f, ", {}", estimate.tiling)?;
+        }
         match self.amplification {
             1.0 => write!(f, ", error <= K u S")?,
             a => write!(f, ", error <= {a:.0} (T + 40) u B")?,

@@ -59,8 +59,8 @@ pub use conv1d::Conv1d;
 pub use convolve_core::{
     Accuracy, Activation, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs,
     Caches, Conv2d, Epilogue, Error, Estimate, Exclusion, Execute, Forward, ForwardArgs, Geometry, Layout,
-    Machine, NamedProblem, Operand, Padding, Pair, Par, Pass, Problem, Stages, Strides, Unsupported, Update,
-    WeightLayout, WeightStrides, Workspace, backward_bias, definition, phase, problems,
+    Machine, NamedProblem, Operand, Padding, Pair, Par, Pass, Problem, Stages, Strides, Tiling, Unsupported,
+    Update, WeightLayout, WeightStrides, Workspace, backward_bias, definition, phase, problems,
 };
 pub use convolve_im2col::explicit;
 pub use convolve_layers::{Adam, Function, Norm, Real, Saved, Sgd, Statistics, cross_entropy, softmax};

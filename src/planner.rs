@@ -5,7 +5,7 @@ use crate::registry::Registered;
 use crate::{Explanation, Plan, Verdict};
 use convolve_core::{
     Accuracy, Algorithm, BackwardData, BackwardWeights, Caches, Conv2d, Error, Estimate, Exclusion, Forward,
-    Machine, Par, Problem,
+    Machine, Par, Pass, Problem,
 };
 use convolve_linear::{FullyConnected, Linear};
 use convolve_pool::{Pool2d, Pooling};
@@ -37,6 +37,7 @@ pub struct Planner {
     only: Option<String>,
     forbidden: Vec<String>,
     max_workspace: Option<usize>,
+    rank: usize,
     #[cfg(feature = "tuning")]
     pub(crate) tuned: Option<std::sync::Arc<crate::TuningCache>>,
 }
@@ -157,6 +158,21 @@ impl Planner {
         Self { max_workspace: Some(bytes), ..self }
     }
 
+    /// Takes another of the ways in which an algorithm cuts a problem: 0 is the one that it prefers (default), 1 another, and so on, as
+    /// [`explain`](Self::explain) shows them in [`Estimate::tiling`](crate::Estimate::tiling). An algorithm that knows no further way
+    /// refuses, or stays with the last. [`tune`](Self::tune) tries several.
+    /// ```
+    /// # use convolve::{Conv2d, Forward, Planner};
+    /// let (conv, planner) = (Conv2d::new(64, 64, 3).input(56), Planner::new().only("direct"));
+    /// let [usual, other] = [0, 1].map(|rank| planner.clone().rank(rank).plan::<Forward>(conv));
+    /// assert_ne!(usual?.estimate().tiling, other?.estimate().tiling);
+    /// assert!(planner.rank(1000).plan::<Forward>(conv).is_err());
+    /// # Ok::<(), convolve::Error>(())
+    /// ```
+    pub fn rank(self, rank: usize) -> Self {
+        Self { rank, ..self }
+    }
+
     /// Checks the problem, chooses an algorithm and prepares it.
     ///
     /// # Errors
@@ -202,7 +218,8 @@ impl Planner {
         let (isa, threads) = self.resources()?;
         let machine = self.machine.unwrap_or_else(Machine::native);
         let caches = self.caches_now();
-        Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy: self.accuracy, caches, machine })
+        let (accuracy, rank) = (self.accuracy, self.rank);
+        Ok(Problem { geometry: conv.geometry()?, isa, threads, accuracy, caches, machine, rank })
     }
 
     /// The instruction set and the threads to plan for.
@@ -303,9 +320,63 @@ impl Planner {
         let mut limits: Vec<String> = self.forbidden.iter().map(|name| format!("forbid={name}")).collect();
         limits.extend(self.forced().map(|name| format!("only={name}")));
         limits.extend(self.max_workspace.map(|bytes| format!("max_workspace={bytes}")));
+        limits.extend((self.rank > 0).then(|| format!("rank={}", self.rank)));
         limits.sort();
         limits.dedup();
         limits.join(" ")
+    }
+
+    /// What an algorithm says within the limits.
+    fn verdict<P: Pass>(
+        &self,
+        algorithm: &dyn Algorithm<P>,
+        only: Option<&str>,
+        problem: &Problem,
+    ) -> Verdict {
+        let answer = || {
+            if only.is_some_and(|name| name != algorithm.name()) {
+                return Err(Exclusion::Forced);
+            }
+            if self.forbidden.iter().any(|name| name == algorithm.name()) {
+                return Err(Exclusion::Forbidden);
+            }
+            let estimate = algorithm.estimate(problem)?.on(problem);
+            let needs = estimate.workspace.saturating_mul(size_of::<f32>());
+            match self.max_workspace {
+                Some(limit) if needs > limit => Err(Exclusion::Workspace { needs, limit }),
+                _ => Ok(estimate),
+            }
+        };
+        let one = Problem { threads: 1, ..*problem };
+        let alone = |estimate: Estimate| match problem.threads {
+            1 => Some(estimate.ns),
+            _ => Some(algorithm.estimate(&one).ok()?.on(&one).ns),
+        };
+        let answer = answer();
+        Verdict {
+            algorithm: algorithm.name(),
+            answer,
+            rank: problem.rank,
+            alone: answer.ok().and_then(alone),
+            amplification: algorithm.amplification(),
+            measured: None,
+            chosen: false,
+        }
+    }
+
+    /// What an algorithm says of another way to cut the problem, if it has one of that rank that these do not have.
+    #[cfg(feature = "tuning")]
+    pub(crate) fn other<P: Registered>(
+        &self,
+        rank: usize,
+        problem: &Problem,
+        known: &[Verdict],
+    ) -> Option<Verdict> {
+        let name = known.first()?.algorithm;
+        let verdict = self.verdict(find::<P>(name)?, None, &Problem { rank, ..*problem });
+        let tiling = verdict.answer.ok()?.tiling;
+        let new = known.iter().all(|other| other.answer.is_ok_and(|estimate| estimate.tiling != tiling));
+        new.then_some(verdict)
     }
 
     /// What every algorithm says within the limits; the smallest estimate for one thread is chosen.
@@ -323,36 +394,6 @@ impl Planner {
         if let Some(name) = self.forbidden.iter().find(nowhere) {
             return Err(unknown::<P>(name));
         }
-        let answer = |algorithm: &dyn Algorithm<P>| {
-            if only.as_ref().is_some_and(|name| name != algorithm.name()) {
-                return Err(Exclusion::Forced);
-            }
-            if self.forbidden.iter().any(|name| name == algorithm.name()) {
-                return Err(Exclusion::Forbidden);
-            }
-            let estimate = algorithm.estimate(&problem)?.on(&problem);
-            let needs = estimate.workspace.saturating_mul(size_of::<f32>());
-            match self.max_workspace {
-                Some(limit) if needs > limit => Err(Exclusion::Workspace { needs, limit }),
-                _ => Ok(estimate),
-            }
-        };
-        let one = Problem { threads: 1, ..problem };
-        let alone = |algorithm: &dyn Algorithm<P>, estimate: Estimate| match problem.threads {
-            1 => Some(estimate.ns),
-            _ => Some(algorithm.estimate(&one).ok()?.on(&one).ns),
-        };
-        let verdict = |&algorithm: &&dyn Algorithm<P>| {
-            let answer = answer(algorithm);
-            Verdict {
-                algorithm: algorithm.name(),
-                answer,
-                alone: answer.ok().and_then(|estimate| alone(algorithm, estimate)),
-                amplification: algorithm.amplification(),
-                measured: None,
-                chosen: false,
-            }
-        };
         let mut explanation = Explanation {
             problem: conv.to_string(),
             pass: P::NAME,
@@ -362,7 +403,10 @@ impl Planner {
             threads: problem.threads,
             accuracy: problem.accuracy,
             machine: problem.machine.name,
-            verdicts: P::algorithms().iter().map(verdict).collect(),
+            verdicts: P::algorithms()
+                .iter()
+                .map(|&algorithm| self.verdict(algorithm, only.as_deref(), &problem))
+                .collect(),
             why: None,
         };
         explanation.choose_by_estimate();
@@ -375,7 +419,9 @@ impl Planner {
         let (mut explanation, problem) = self.ask::<P>(conv)?;
         #[cfg(feature = "tuning")]
         if let Some(cache) = &self.tuned {
-            cache.apply(&mut explanation, &self.limits());
+            cache.apply(&mut explanation, &self.limits(), |usual, rank| {
+                self.other::<P>(rank, &problem, usual)
+            });
         }
         Ok((explanation, problem))
     }
@@ -399,5 +445,6 @@ fn unknown<P: Registered>(name: &str) -> Error {
 pub(crate) fn build<P: Registered>(verdict: &Verdict, problem: Problem) -> Plan<P> {
     let estimate = verdict.answer.expect("a candidate has an estimate");
     let algorithm = find::<P>(verdict.algorithm).expect("a verdict names a registered algorithm");
+    let problem = Problem { rank: verdict.rank, ..problem };
     Plan::new(problem, algorithm.name(), estimate, algorithm.build(&problem))
 }

@@ -342,7 +342,7 @@ fn no_estimate_depends_on_the_machine() {
         for algorithm in P::algorithms() {
             let [expected, found] = machines.map(|machine| {
                 let caches = Caches::default();
-                algorithm.estimate(&Problem { geometry, isa, threads: 2, accuracy, caches, machine })
+                algorithm.estimate(&Problem { geometry, isa, threads: 2, accuracy, caches, machine, rank: 0 })
             });
             assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{} on {conv:?}", algorithm.name());
         }

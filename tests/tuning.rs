@@ -1,8 +1,8 @@
 //! What tuning promises: it never crosses a limit, a file of winners survives anything, and no writer loses anything.
 
 use convolve::{
-    BackwardData, BackwardWeights, Budget, Conv2d, Cpu, Error, Exclusion, Forward, Ignored, Isa, Layout,
-    Machine, Planner, Tunable, TuningCache, WeightLayout, Why,
+    BackwardData, BackwardWeights, Budget, Conv2d, Cpu, Epilogue, Error, Exclusion, Forward, Ignored, Isa,
+    Layout, Machine, Par, Planner, Tunable, TuningCache, WeightLayout, Why,
 };
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -67,12 +67,14 @@ fn every_pass_and_layout_is_tuned_and_planned_by_it() {
         let explanation = planner.tune::<P>(conv, SHORT).unwrap();
         let winner = explanation.chosen().unwrap();
         let times: Vec<f64> = explanation.verdicts.iter().filter_map(|v| v.measured).collect();
-        assert!((1..=5).contains(&times.len()), "{explanation}");
+        assert!((1..=9).contains(&times.len()), "{explanation}");
         assert!(times.iter().all(|&ns| winner.measured.unwrap() <= ns && ns > 0.0), "{explanation}");
         assert!(explanation.to_string().contains("measured"), "{explanation}");
         let again = planner.explain::<P>(conv).unwrap();
         assert_eq!(again.why, Some(Why::Measured));
-        assert_eq!(planner.plan::<P>(conv).unwrap().algorithm(), winner.algorithm);
+        let plan = planner.plan::<P>(conv).unwrap();
+        let tiling = winner.answer.unwrap().tiling;
+        assert_eq!((plan.algorithm(), plan.estimate().tiling), (winner.algorithm, tiling));
         // What else the key holds is another question.
         let others = [
             planner.clone().threads(2).explain::<P>(conv),
@@ -200,6 +202,53 @@ fn an_accuracy_class_is_not_left_for_a_forged_entry() {
     let explanation = Planner::new().threads(1).with_cache(cache).explain::<Forward>(conv()).unwrap();
     let verdict = explanation.verdicts.iter().find(|v| v.algorithm == "winograd-f6x3").unwrap();
     assert_eq!((verdict.answer, verdict.chosen), (Err(Exclusion::Accuracy), false));
+}
+
+/// What won may be another way to cut the problem; it is taken only as long as the algorithm still cuts so.
+#[test]
+fn a_winner_that_cuts_otherwise_is_taken_or_refused() {
+    let conv = Conv2d::new(64, 64, 3).input(20).padding(1);
+    let planner = Planner::new().threads(1).only("direct");
+    let explain = |rank| planner.clone().rank(rank).explain::<Forward>(conv).unwrap();
+    let [usual, other] =
+        [0, 1].map(|rank| explain(rank).chosen().unwrap().answer.unwrap().tiling.to_string());
+    assert_ne!(usual, other);
+    let directory = Directory::new("cuts");
+    let file = Arc::new(TuningCache::open(directory.file()).unwrap());
+    planner.clone().with_cache(Arc::clone(&file)).tune::<Forward>(conv, SHORT).unwrap();
+    file.save().unwrap();
+    let line = std::fs::read_to_string(directory.file()).unwrap();
+    let (key, _) = line.split_once("\"algorithm\":").unwrap();
+    let won = |rank: usize, tiling: &str| {
+        let line = format!(
+            "{key}\"algorithm\":\"direct\",\"rank\":{rank},\"tiling\":\"{tiling}\",\"ns\":5.0,\"measured\":[[\"direct: {tiling}\",5.0]]}}"
+        );
+        let cache = Arc::new(TuningCache::parse(line.as_bytes()));
+        assert_eq!(cache.len(), 1, "{:?}", cache.notes());
+        let explanation = planner.clone().with_cache(Arc::clone(&cache)).explain::<Forward>(conv).unwrap();
+        let chosen = explanation.chosen().unwrap();
+        (chosen.answer.unwrap().tiling.to_string(), explanation.why, cache.notes().pop())
+    };
+    let (tiling, why, note) = won(1, &other);
+    assert_eq!((tiling, why, note), (other, Some(Why::Measured), None));
+    let (tiling, why, note) = won(1, "tile 1x1");
+    assert_eq!(tiling, usual);
+    assert_ne!(why, Some(Why::Measured));
+    assert!(note.unwrap().to_string().contains("does not cut the problem so any more (tile 1x1)"));
+    assert!(won(1000, "tile 1x1").2.is_some());
+}
+
+/// Tiles of another micro-kernel are packed in another order.
+#[test]
+fn weights_that_were_packed_for_another_cut_are_refused() {
+    let conv = Conv2d::new(64, 64, 3).input(20).padding(1);
+    let plan = |rank| Planner::new().threads(1).only("direct").rank(rank).plan::<Forward>(conv).unwrap();
+    let (plan, other) = (plan(0), plan(1));
+    let (weights, src) = (vec![0.0; 64 * 64 * 9], vec![0.0; 64 * 400]);
+    let packed = other.pack(&weights).unwrap();
+    let (mut dst, mut workspace) = (vec![0.0; 64 * 400], plan.workspace().unwrap());
+    let error = plan.run(&packed, &src, &mut dst, Epilogue::NONE, &mut workspace, Par::Seq).unwrap_err();
+    assert!(matches!(error, Error::Packed { .. }), "{error}");
 }
 
 #[test]

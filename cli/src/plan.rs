@@ -94,6 +94,8 @@ fn as_json(explanation: &Explanation, name: Option<&str>) -> Value {
             Ok(estimate) => json!({
                 "stages_s": stages(estimate.stages),
                 "algorithm": verdict.algorithm,
+                "rank": verdict.rank,
+                "tiling": estimate.tiling.to_string(),
                 "chosen": verdict.chosen,
                 "predicted_s": estimate.ns * 1e-9,
                 "measured_s": verdict.measured.map(|ns| ns * 1e-9),

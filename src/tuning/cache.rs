@@ -10,8 +10,8 @@
 //! | of this CPU, other kernels | no, noted | dropped: it will never hold again |
 //! | anything else | no, noted | dropped |
 
-use super::entry::{Ignored, Key, Note, TunedEntry};
-use crate::{Explanation, Why};
+use super::entry::{Ignored, Key, Note, TunedEntry, name, unusual};
+use crate::{Explanation, Verdict, Why};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -198,19 +198,32 @@ impl TuningCache {
         state.entries.insert(key, entry);
     }
 
-    /// Lets what was measured decide, if the winner is still a candidate.
-    pub(crate) fn apply(&self, explanation: &mut Explanation, limits: &str) {
+    /// Lets what was measured decide, if the winner is still a candidate. `other` says what an algorithm, of which this verdict is known, answers for
+    /// another rank.
+    pub(crate) fn apply(
+        &self,
+        explanation: &mut Explanation,
+        limits: &str,
+        other: impl Fn(&[Verdict], usize) -> Option<Verdict>,
+    ) {
         let mut state = self.state();
         let Some(entry) = state.entries.get(&Key::new(explanation, limits)) else { return };
-        for verdict in &mut explanation.verdicts {
-            let found = entry.measured.iter().find(|(name, _)| name == verdict.algorithm);
-            verdict.measured = found.map(|&(_, ns)| ns);
+        let usual = explanation.verdicts.iter().position(|verdict| verdict.algorithm == entry.algorithm);
+        let mut winner = usual;
+        if let (Some(first), 1..) = (usual, entry.rank) {
+            let same = |verdict: &Verdict| unusual(verdict) == entry.tiling;
+            let found = other(&explanation.verdicts[first..=first], entry.rank).filter(same);
+            winner = found.map(|verdict| explanation.verdicts.insert(first + 1, verdict)).map(|()| first + 1);
         }
-        let winner = explanation.verdicts.iter().position(|verdict| verdict.algorithm == entry.algorithm);
-        let reason = match winner.map(|winner| (winner, &explanation.verdicts[winner].answer)) {
-            Some((winner, Ok(_))) => return explanation.choose(winner, Why::Measured),
-            Some((_, Err(reason))) => reason.to_string(),
-            None => "no algorithm has this name".to_owned(),
+        for verdict in &mut explanation.verdicts {
+            let called = name(verdict.algorithm, &unusual(verdict));
+            verdict.measured = entry.measured.iter().find(|(name, _)| *name == called).map(|&(_, ns)| ns);
+        }
+        let reason = match (winner.map(|winner| (winner, &explanation.verdicts[winner].answer)), usual) {
+            (Some((winner, Ok(_))), _) => return explanation.choose(winner, Why::Measured),
+            (Some((_, Err(reason))), _) => reason.to_string(),
+            (None, Some(_)) => format!("it does not cut the problem so any more ({})", entry.tiling),
+            (None, None) => "no algorithm has this name".to_owned(),
         };
         let problem = format!("{} {} {}", explanation.pass, explanation.problem, explanation.layout);
         let reason = Ignored::Refused { problem, algorithm: entry.algorithm.clone(), reason };

@@ -1,8 +1,9 @@
 //! One line of a tuning file: who won, for what, on which machine. JSON, flat, with a version.
 
-use crate::Explanation;
+use crate::{Explanation, Verdict};
 use convolve_core::Conv2d;
 use convolve_simd::Cpu;
+use core::cmp::Ordering;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -81,18 +82,49 @@ pub struct TunedEntry {
     pub cold: bool,
     /// The winner.
     pub algorithm: String,
+    /// Which of its ways to cut the problem won, as in [`Planner::rank`](crate::Planner::rank); left out if it is the usual one.
+    #[serde(default, skip_serializing_if = "usual")]
+    pub rank: usize,
+    /// How that cuts, as [`Tiling`](crate::Tiling) prints: it holds only as long as that rank still cuts so. Left out with the rank.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tiling: String,
     /// Median nanoseconds of a run of the winner.
     pub ns: f64,
-    /// All that were timed, each with its median in nanoseconds.
+    /// All that were timed, each with its median in nanoseconds. Behind the name of an algorithm stands how it cut the problem, if that is not the usual
+    /// way.
     pub measured: Vec<(String, f64)>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn usual(rank: &usize) -> bool {
+    *rank == 0
+}
+
+/// How [`TunedEntry::measured`] names a plan.
+pub(crate) fn name(algorithm: &str, tiling: &str) -> String {
+    if tiling.is_empty() { algorithm.to_owned() } else { format!("{algorithm}: {tiling}") }
+}
+
+/// How a verdict cuts, if that is not the usual way.
+pub(crate) fn unusual(verdict: &Verdict) -> String {
+    let tiling = verdict.answer.map_or_else(|_| String::new(), |estimate| estimate.tiling.to_string());
+    if verdict.rank == 0 { String::new() } else { tiling }
+}
+
 impl TunedEntry {
-    pub(crate) fn new(key: &Key, cold: bool, measured: Vec<(String, f64)>) -> Option<Self> {
+    /// From what was timed; nothing if nothing was.
+    pub(crate) fn new(key: &Key, cold: bool, timed: &[&Verdict]) -> Option<Self> {
         // Tenths: no clock is better, and short decimals are read back as the same number.
-        let tenths = |(name, ns): (String, f64)| (name, (ns * 10.0).round() / 10.0);
-        let measured: Vec<_> = measured.into_iter().map(tenths).collect();
-        let (algorithm, ns) = measured.iter().min_by(|a, b| a.1.total_cmp(&b.1)).cloned()?;
+        let tenths = |verdict: &Verdict| Some((verdict.measured? * 10.0).round() / 10.0);
+        let measured = timed
+            .iter()
+            .filter_map(|verdict| Some((name(verdict.algorithm, &unusual(verdict)), tenths(verdict)?)))
+            .collect();
+        let least =
+            |a: &&&Verdict, b: &&&Verdict| a.measured.partial_cmp(&b.measured).unwrap_or(Ordering::Equal);
+        let winner = timed.iter().filter(|verdict| verdict.measured.is_some()).min_by(least)?;
+        let (algorithm, rank, tiling, ns) =
+            (winner.algorithm.to_owned(), winner.rank, unusual(winner), tenths(winner)?);
         let Key { problem, pass, layout, weights, threads, isa, accuracy, limits } = key.clone();
         let (v, cpu, kernels) = (VERSION, Cpu::current().to_string(), kernels().to_owned());
         let entry = Self {
@@ -109,6 +141,8 @@ impl TunedEntry {
             limits,
             cold,
             algorithm,
+            rank,
+            tiling,
             ns,
             measured,
         };
@@ -161,7 +195,11 @@ impl TunedEntry {
         if !positive(self.ns) || !self.measured.iter().all(|&(_, ns)| positive(ns)) {
             return Err("a time is not positive");
         }
-        if !self.measured.iter().any(|(name, ns)| *name == self.algorithm && *ns == self.ns) {
+        if !self
+            .measured
+            .iter()
+            .any(|(timed, ns)| *timed == name(&self.algorithm, &self.tiling) && *ns == self.ns)
+        {
             return Err("the winner is not among those that were measured");
         }
         if self.measured.iter().any(|&(_, ns)| ns < self.ns) {

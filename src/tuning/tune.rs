@@ -4,15 +4,19 @@ use super::TuningCache;
 use super::entry::{Key, TunedEntry};
 use super::trial::{Operands, Tunable, interleave};
 use crate::planner::build;
-use crate::{Explanation, Planner, Why};
+use crate::{Explanation, Planner, Verdict, Why};
 use convolve_core::{Conv2d, Error, Par};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Candidates that are timed, at most.
+/// Algorithms that are timed, at most, each as it cuts the problem by itself.
 const CANDIDATES: usize = 5;
-/// A candidate whose estimate is that much larger than the smallest is not timed.
+/// An algorithm whose estimate is that much larger than the smallest is not timed.
 const FAR: f64 = 2.5;
+/// Other ways to cut the problem that are timed, at most; how many an algorithm is asked for; and how much larger their estimates may be.
+const CUTS: usize = 4;
+const RANKS: usize = 8;
+const FURTHER: f64 = 1.5;
 
 /// How long to time, and with weights from where.
 ///
@@ -68,7 +72,8 @@ impl Planner {
     /// Times the model's best few candidates, within the planner's limits, and takes the fastest; the [`cache`](Self::with_cache) keeps it, if there
     /// is one. Never happens unless called.
     ///
-    /// - Candidates: at most five, those whose estimates are at most 2.5 times the smallest.
+    /// - Candidates: at most five algorithms, those whose estimates are at most 2.5 times the smallest; and of the further ways in which they can cut the
+    ///   problem (micro-kernel, depth of a block, tasks) the four of the smallest estimates, if these are at most 1.5 times the smallest.
     /// - Threads: those of the current pool ([`Par::Current`]), or the calling thread alone for a planner of one thread. Call it
     ///   where plans will run.
     /// - Samples of at least 0.1 ms, taken from the candidates in turn so that a slow moment meets all of them; after three rounds those 30 %
@@ -97,6 +102,23 @@ impl Planner {
         let Some(&(best, _)) = order.first() else { return Err(explanation.refusal()) };
         order.retain(|&(ns, _)| ns <= FAR * best);
         order.truncate(CANDIDATES);
+        let mut others = Vec::new();
+        if problem.rank == 0 {
+            for &(_, i) in &order {
+                let mut known = vec![explanation.verdicts[i].clone()];
+                for rank in 1..RANKS {
+                    known.extend(self.other::<P>(rank, &problem, &known));
+                }
+                others.extend(known.drain(1..));
+            }
+        }
+        let price = |verdict: &Verdict| verdict.answer.map_or(f64::INFINITY, |estimate| estimate.ns);
+        others.retain(|verdict| price(verdict) <= FURTHER * best);
+        others.sort_by(|a, b| price(a).total_cmp(&price(b)));
+        for other in others.into_iter().take(CUTS) {
+            order.push((price(&other), explanation.verdicts.len()));
+            explanation.verdicts.push(other);
+        }
         let operands = Operands::new(&problem.geometry)?;
         let runs: Result<Vec<_>, Error> = order
             .iter()
@@ -111,12 +133,15 @@ impl Planner {
             explanation.choose(winner, Why::Measured);
         }
         if let Some(cache) = &self.tuned {
-            let names = order.iter().map(|&(_, i)| explanation.verdicts[i].algorithm.to_owned());
+            let timed: Vec<_> = order.iter().map(|&(_, i)| &explanation.verdicts[i]).collect();
             let key = Key::new(&explanation, &self.limits());
-            if let Some(entry) = TunedEntry::new(&key, budget.cold, names.zip(times).collect()) {
+            if let Some(entry) = TunedEntry::new(&key, budget.cold, &timed) {
                 cache.insert(entry);
             }
         }
+        // Those of one algorithm beside each other.
+        let position = |name: &str| P::algorithms().iter().position(|algorithm| algorithm.name() == name);
+        explanation.verdicts.sort_by_key(|verdict| position(verdict.algorithm));
         Ok(explanation)
     }
 

@@ -92,6 +92,8 @@ pub struct Case {
     pub caches: Caches,
     /// The accuracy class.
     pub accuracy: Accuracy,
+    /// Which way to cut the problem: 0 is the usual one.
+    pub rank: usize,
 }
 
 /// Caches so small that every loop over blocks runs more than once.
@@ -99,11 +101,12 @@ pub const TINY: Caches = Caches { l1: 1 << 10, l2: 4 << 10, l3: 16 << 10 };
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { conv, direction, algorithm, isa, threads, caches, .. } = self;
+        let Self { conv, direction, algorithm, isa, threads, caches, rank, .. } = self;
         let caches = if *caches == TINY { " --tiny-caches" } else { "" };
+        let rank = if *rank > 0 { format!(" --rank {rank}") } else { String::new() };
         write!(
             f,
-            "--algorithm {algorithm} --pass {direction} --layout {} --weight-layout {} --isa {isa} --threads {threads}{caches} {conv}",
+            "--algorithm {algorithm} --pass {direction} --layout {} --weight-layout {} --isa {isa} --threads {threads}{caches}{rank} {conv}",
             conv.layout, conv.weight_layout
         )
     }
@@ -193,7 +196,7 @@ impl Algorithms {
         let made = catch_unwind(AssertUnwindSafe(|| -> Result<Box<dyn Ready>, Refusal> {
             if self.registered {
                 let planner = Planner::new().isa(isa).threads(threads).caches(caches).accuracy(accuracy);
-                return match planner.only(algorithm).plan::<P>(conv) {
+                return match planner.only(algorithm).rank(case.rank).plan::<P>(conv) {
                     Ok(plan) => Ok(Box::new(plan)),
                     Err(Error::Unsupported { reason, .. }) => Err(Refusal::Unsupported(reason.to_owned())),
                     Err(error) => Err(Refusal::Error(error.to_string())),
@@ -201,7 +204,8 @@ impl Algorithms {
             }
             let algorithm = algorithms.iter().find(|a| a.name() == algorithm);
             let algorithm = algorithm.ok_or_else(|| Refusal::Error("no such algorithm".into()))?;
-            let problem = Problem { geometry, isa, threads, accuracy, caches, machine: Machine::native() };
+            let machine = Machine::native();
+            let problem = Problem { geometry, isa, threads, accuracy, caches, machine, rank: case.rank };
             algorithm.estimate(&problem).map_err(|reason| Refusal::Unsupported(reason.0.to_owned()))?;
             Ok(Box::new(Raw(algorithm.build(&problem))))
         }));
@@ -537,6 +541,8 @@ pub struct Scope {
     pub caches: Vec<Caches>,
     /// The accuracy class.
     pub accuracy: Accuracy,
+    /// Ways to cut a problem, as [`Planner::rank`] counts them; an algorithm that has fewer refuses the others.
+    pub ranks: Vec<usize>,
 }
 
 impl Scope {
@@ -552,6 +558,7 @@ impl Scope {
             threads: vec![1, 2, 3],
             caches: vec![Caches::default()],
             accuracy: Accuracy::Relaxed,
+            ranks: vec![0],
         }
     }
 
@@ -602,9 +609,11 @@ impl Scope {
         let wanted = |name: &&str| self.only.as_deref().is_none_or(|only| only == *name);
         for algorithm in self.algorithms.names(direction).into_iter().filter(wanted) {
             for (&isa, &threads) in self.isas.iter().flat_map(|i| self.threads.iter().map(move |t| (i, t))) {
-                for &caches in &self.caches {
-                    let case =
-                        Case { conv, direction, algorithm, isa, threads, caches, accuracy: self.accuracy };
+                for (&caches, &rank) in
+                    self.caches.iter().flat_map(|c| self.ranks.iter().map(move |r| (c, r)))
+                {
+                    let accuracy = self.accuracy;
+                    let case = Case { conv, direction, algorithm, isa, threads, caches, accuracy, rank };
                     f(case, self.algorithms.ready(case));
                 }
             }

@@ -1,6 +1,6 @@
 //! A variant as a value: it refuses a problem with a sentence, or accepts it with an estimate and builds the thing that runs it.
 
-use crate::{Geometry, Machine, Par, Pass};
+use crate::{Geometry, Machine, Par, Pass, Tiling};
 use convolve_simd::Isa;
 use core::fmt;
 
@@ -90,7 +90,7 @@ impl Caches {
 /// let geometry = Conv2d::new(8, 8, 3).input(8).geometry()?;
 /// let (isa, machine) = (convolve_simd::Isa::best(), Machine::native());
 /// let problem =
-///     Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches: machine.caches, machine };
+///     Problem { geometry, isa, threads: 1, accuracy: Accuracy::Strict, caches: machine.caches, machine, rank: 0 };
 /// assert_eq!(problem.geometry.macs(), 8 * 8 * 9 * 36);
 /// # Ok::<(), convolve_core::Error>(())
 /// ```
@@ -108,6 +108,9 @@ pub struct Problem {
     pub caches: Caches,
     /// Rates for estimates. They decide which algorithm is taken, and never a bit of what it computes.
     pub machine: Machine,
+    /// Which [`Tiling`]: 0 is the one that an algorithm takes if it is not told, 1 another, and so on. Beyond the last it refuses
+    /// ([`Unsupported::RANK`]), or repeats itself if it has only one.
+    pub rank: usize,
 }
 
 /// Why an algorithm does not serve a problem: a sentence.
@@ -122,6 +125,8 @@ pub struct Unsupported(pub &'static str);
 impl Unsupported {
     /// What algorithms say that would leave the accuracy class: the planner tells it from their other reasons.
     pub const ACCURACY: Self = Self("its error bound is larger than the accuracy class allows");
+    /// What they say when they are asked for one [`Tiling`] more than they have.
+    pub const RANK: Self = Self("it knows no further way to cut the problem");
 }
 
 /// Why an algorithm is no candidate: its own reason, or the limit of the caller that excludes it.
@@ -240,6 +245,8 @@ pub struct Estimate {
     pub packed: usize,
     /// The parts of `ns`, as far as the algorithm says.
     pub stages: Stages,
+    /// How the problem is cut.
+    pub tiling: Tiling,
 }
 
 impl Estimate {
@@ -254,7 +261,7 @@ impl Estimate {
     /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);
     /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [1e3, 28.0, 14.0, 1.0], fork_ns: 7.0, ..Machine::GENERIC };
     /// let caches = machine.caches;
-    /// let problem = Problem { geometry, isa, threads: 2, accuracy: Accuracy::Strict, caches, machine };
+    /// let problem = Problem { geometry, isa, threads: 2, accuracy: Accuracy::Strict, caches, machine, rank: 0 };
     /// let estimate = Estimate { ns: 11.0, stages: Stages::split(11.0, [8.0, 2.0, 1.0, 0.0]), ..Default::default() };
     /// let stages = estimate.on(&problem).stages;
     /// assert_eq!((stages.compute, stages.calls, stages.waiting), (8.0 * 2.0 * 2.0, 1.0 * 2.0, 7.0));

@@ -174,6 +174,16 @@ impl WeightCuts {
         true
     }
 
+    /// As it is told: with the tile of the micro-kernel, and how many terms of the sums are near at a time.
+    /// ```
+    /// let cuts = convolve_core::WeightCuts { block: [8, 4], parts: 2 };
+    /// assert_eq!(cuts.tiling([6, 16], 192).to_string(), "tile 6x16, tasks 2x8x4, 192 near");
+    /// ```
+    pub fn tiling(&self, tile: [usize; 2], near: usize) -> crate::Tiling {
+        let Self { block: [oc, ic], parts } = *self;
+        crate::Tiling { tile, task: [parts, oc, ic], near }
+    }
+
     /// Boxes of the gradient, of all groups.
     /// ```
     /// let cuts = convolve_core::WeightCuts { block: [8, 4], parts: 1 };

@@ -20,6 +20,7 @@ mod pass;
 pub mod phase;
 mod phased;
 mod problem;
+mod tiling;
 mod workspace;
 
 pub use algorithm::{
@@ -39,4 +40,5 @@ pub use pass::{
 };
 pub use phased::{Direction, Finish, Phased, Side, Sides};
 pub use problem::{NamedProblem, problems};
+pub use tiling::{Ranked, Tiling};
 pub use workspace::{LINE, Workspace, lines};

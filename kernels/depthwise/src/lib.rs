@@ -287,7 +287,13 @@ impl Planes {
         let parts = [cycles * outputs as f64, far, calls * outputs as f64, 0.0];
         let ns = parts.iter().sum::<f64>() / Estimate::GHZ / self.threads.min(tasks).max(1) as f64;
         let stages = Stages::split(ns, parts);
-        Estimate { ns, stages, workspace: Phased::workspace_len(self), packed: Phased::packed_len(self) }
+        Estimate {
+            ns,
+            stages,
+            workspace: Phased::workspace_len(self),
+            packed: Phased::packed_len(self),
+            ..Estimate::default()
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use convolve_simd::Isa;
 
 fn problem(geometry: Geometry, isa: Isa) -> Problem {
     let machine = Machine::native();
-    Problem { geometry, isa, threads: 1, accuracy: Accuracy::Standard, caches: machine.caches, machine }
+    let caches = machine.caches;
+    Problem { geometry, isa, threads: 1, accuracy: Accuracy::Standard, caches, machine, rank: 0 }
 }
 
 /// Whole numbers from -3 to 3: all sums are exact.

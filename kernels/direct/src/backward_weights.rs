@@ -20,6 +20,7 @@
 //! Tried and lost: reading these vectors, `src` of a 1x1 kernel, in place instead of packing them (NHWC 256->64 at 56x56: 67 -> 53 % of the peak, AVX2): steps a whole
 //! pixel apart share few cache sets.
 
+use crate::ACCEPTED;
 use crate::Direct;
 use crate::in_place::InPlace;
 use convolve_core::phase::AxisPhase;
@@ -27,7 +28,7 @@ use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
     Problem, Stages, Unsupported, WeightCuts, WeightTask, lines,
 };
-use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel_of_rank, ukernels};
 use core::ops::Range;
 
 /// Pixels of a chunk: long enough for the accumulators to stay in registers, short enough for L2.
@@ -39,22 +40,33 @@ impl Algorithm<BackwardWeights> for Direct {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(choose(problem).0)
+        Ok(choose(problem)?.0)
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
-        choose(problem).1
+        choose(problem).expect(ACCEPTED).1
     }
 }
 
-/// Vectors of input channels, or, where operands and gradient lie right for them, of output channels: what costs less.
-fn choose(problem: &Problem) -> (Estimate, Box<dyn Execute<BackwardWeights>>) {
-    let runner = Runner::new(problem);
-    let estimate = runner.estimate(problem);
-    match InPlace::new(problem).map(|other| (other.estimate(), other)) {
-        Some((other, in_place)) if other.ns < estimate.ns => (other, Box::new(in_place)),
-        _ => (estimate, Box::new(runner)),
-    }
+type Priced = (Estimate, Box<dyn Execute<BackwardWeights>>);
+
+/// Vectors of input channels, or, where operands and gradient lie right for them, of output channels: what costs less. By the rank of the problem what
+/// other micro-kernels cost.
+fn choose(problem: &Problem) -> Result<Priced, Unsupported> {
+    let both = |problem: &Problem| {
+        let runner =
+            Runner::new(problem).map(|runner| -> Priced { (runner.estimate(problem), Box::new(runner)) });
+        let other = InPlace::new(problem).map(|other| -> Priced { (other.estimate(), Box::new(other)) });
+        [runner, other].into_iter().flatten()
+    };
+    let cheaper = |a: &Priced, b: &Priced| a.0.ns.total_cmp(&b.0.ns);
+    let first = both(&Problem { rank: 0, ..*problem }).min_by(cheaper).ok_or(Unsupported::RANK)?;
+    let Some(rank) = problem.rank.checked_sub(1) else { return Ok(first) };
+    let ranks = 0..ukernels(problem.isa).len();
+    let mut others: Vec<_> = ranks.flat_map(|rank| both(&Problem { rank, ..*problem })).collect();
+    others.retain(|(estimate, _)| estimate.tiling != first.0.tiling);
+    others.sort_by(cheaper);
+    others.into_iter().nth(rank).ok_or(Unsupported::RANK)
 }
 
 struct Runner {
@@ -107,14 +119,14 @@ struct Lane {
 }
 
 impl Runner {
-    fn new(problem: &Problem) -> Self {
+    fn new(problem: &Problem) -> Option<Self> {
         let geometry = problem.geometry;
-        let kernel = ukernel(problem.isa, [geometry.group_in(), PIXELS]);
+        let kernel = ukernel_of_rank(problem.isa, [geometry.group_in(), PIXELS], problem.rank)?;
         let tile = [kernel.mr(), kernel.nr()];
         let blocks = Blocks::new(&geometry, PIXELS, |chunks| {
             WeightCuts::new(&geometry, problem.accuracy, &problem.caches, tile, chunks)
         });
-        Self { geometry, axes: geometry.forward().axes, kernel, blocks, threads: problem.threads }
+        Some(Self { geometry, axes: geometry.forward().axes, kernel, blocks, threads: problem.threads })
     }
 
     fn lane(&self) -> Lane {
@@ -375,7 +387,9 @@ impl Runner {
         let parts = [steps * times, memory, begun * times, 0.0];
         let parallel = problem.threads.min(self.blocks.cuts.boxes(geometry) * self.blocks.cuts.parts) as f64;
         let ns = parts.iter().sum::<f64>() / 3.5 / parallel;
-        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts) }
+        let pixels = self.blocks.chunk.iter().product();
+        let tiling = self.blocks.cuts.tiling([self.kernel.mr(), self.kernel.nr()], pixels);
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts), tiling }
     }
 }
 

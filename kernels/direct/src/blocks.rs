@@ -5,7 +5,7 @@
 //! NCHW the transposes, which each block of channels pays again), times how unevenly two and four threads would share its tasks. The
 //! cheapest wins. So 14 rows are cut 7 + 7 where 4 + 4 + 4 + 2 would keep one of two threads waiting.
 
-use convolve_core::{Caches, Layout, Problem, Sides};
+use convolve_core::{Caches, Layout, Problem, Sides, Tiling};
 use convolve_gemm::Ukernel;
 
 /// The cut.
@@ -40,7 +40,14 @@ const BUFFER: usize = 1 << 14;
 const WAITING: usize = 7 << 15;
 
 impl Blocks {
-    pub(crate) fn new(sides: &Sides, problem: &Problem, kernel: &dyn Ukernel, copies: bool) -> Self {
+    /// Visits the cuts for a micro-kernel, each with its price: one at least.
+    pub(crate) fn search(
+        sides: &Sides,
+        problem: &Problem,
+        kernel: &dyn Ukernel,
+        copies: bool,
+        visit: &mut dyn FnMut(f64, Self),
+    ) {
         let (Caches { l2, .. }, nr) = (problem.caches, kernel.nr());
         let Sides { input, output, phases, .. } = sides;
         let batch = sides.batch.max(1);
@@ -88,31 +95,40 @@ impl Blocks {
             let (panels, cycles, parts) = (panels.max(nr), [0.0; 2], [0.0; 4]);
             Self { images, rows, columns, channels, panels, input_pixels, cycles, parts }
         };
+        if problem.geometry.macs() < MACS {
+            return visit(0.0, cut(most, most_channels));
+        }
         let model = Model::new(sides, problem, kernel, copies);
-        let mut best = cut(most, most_channels);
-        if problem.geometry.macs() >= MACS {
-            let mut least = f64::INFINITY;
-            for rows in
-                distinct((1..=16).map(|n| height.div_ceil(n)).filter(|&rows| rows <= most).chain([most]))
-            {
-                let [compute, far, copies] = model.cycles(&cut(rows, most_channels));
-                for n in [1, 2, 4, 8, 16] {
-                    let channels = most_channels.div_ceil(n).next_multiple_of(nr).min(output.channels);
-                    let blocks = cut(rows, channels);
-                    let cycles = compute + far + copies * model.copied(channels);
-                    let waiting = (model.waiting(&blocks, 2) + model.waiting(&blocks, 4)) / 2.0;
-                    let cost = (cycles + 600.0 * model.tasks(&blocks) as f64) * waiting;
-                    if cost < least {
-                        (least, best) = (cost, blocks);
-                    }
-                }
+        for rows in distinct((1..=16).map(|n| height.div_ceil(n)).filter(|&rows| rows <= most).chain([most]))
+        {
+            let [compute, far, copies] = model.cycles(&cut(rows, most_channels));
+            for n in [1, 2, 4, 8, 16] {
+                let channels = most_channels.div_ceil(n).next_multiple_of(nr).min(output.channels);
+                let blocks = cut(rows, channels);
+                let cycles = compute + far + copies * model.copied(channels);
+                let waiting = (model.waiting(&blocks, 2) + model.waiting(&blocks, 4)) / 2.0;
+                visit((cycles + 600.0 * model.tasks(&blocks) as f64) * waiting, blocks);
             }
         }
-        let [compute, far, copies] = model.cycles(&best);
-        let (memory, tasks) = (far + copies * model.copied(best.channels), 600.0 * model.tasks(&best) as f64);
-        let (all, waiting) = (compute + memory + tasks, model.waiting(&best, problem.threads));
+    }
+
+    /// With what it costs.
+    pub(crate) fn priced(self, sides: &Sides, problem: &Problem, kernel: &dyn Ukernel, copies: bool) -> Self {
+        let model = Model::new(sides, problem, kernel, copies);
+        let [compute, far, copies] = model.cycles(&self);
+        let (memory, tasks) = (far + copies * model.copied(self.channels), 600.0 * model.tasks(&self) as f64);
+        let (all, waiting) = (compute + memory + tasks, model.waiting(&self, problem.threads));
         let busiest = all * waiting / problem.threads as f64;
-        Self { cycles: [all, busiest], parts: [compute, memory, tasks, all * (waiting - 1.0)], ..best }
+        Self { cycles: [all, busiest], parts: [compute, memory, tasks, all * (waiting - 1.0)], ..self }
+    }
+
+    pub(crate) fn tiling(&self, kernel: &dyn Ukernel) -> Tiling {
+        let Self { images, rows, columns, channels, panels, .. } = *self;
+        Tiling {
+            tile: [kernel.mr(), kernel.nr()],
+            task: [images, rows * columns, channels],
+            near: panels.min(channels),
+        }
     }
 }
 

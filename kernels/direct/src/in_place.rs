@@ -26,7 +26,7 @@ use crate::backward_weights::Blocks;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, LINE, Layout, Par, Problem,
-    Stages, Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
+    Ranked, Stages, Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -120,8 +120,11 @@ impl InPlace {
             });
             Self { geometry, axes: geometry.forward().axes, kernel, blocks, planes, threads: problem.threads }
         };
-        let cycles = |runner: &Self| runner.parts().iter().sum::<f64>();
-        ukernels(problem.isa).into_iter().map(runner).min_by(|a, b| cycles(a).total_cmp(&cycles(b)))
+        let mut ranked = Ranked::new(problem.rank);
+        for runner in ukernels(problem.isa).into_iter().map(runner) {
+            ranked.offer(runner.parts().iter().sum(), runner.kernel.nr(), runner);
+        }
+        ranked.take()
     }
 
     /// `[rows, columns]` from a pair of output and input channels.
@@ -308,7 +311,9 @@ impl InPlace {
         let tasks = self.blocks.cuts.boxes(&self.geometry) * self.blocks.cuts.parts;
         let parts = self.parts();
         let ns = parts.iter().sum::<f64>() / 3.5 / self.threads.min(tasks) as f64;
-        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts) }
+        let pixels = self.blocks.chunk.iter().product();
+        let tiling = self.blocks.cuts.tiling([self.kernel.mr(), self.kernel.nr()], pixels);
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts), tiling }
     }
 }
 

@@ -20,6 +20,8 @@ pub use pointwise::Pointwise;
 use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};
 use phase::PhaseRunner;
 
+const ACCEPTED: &str = "accepted by `estimate`";
+
 /// Direct convolution.
 ///
 /// ```
@@ -39,11 +41,11 @@ impl Algorithm<Forward> for Direct {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(PhaseRunner::estimate(problem, Direction::Forward))
+        Ok(PhaseRunner::new(problem, Direction::Forward)?.estimate())
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<Forward>> {
-        Box::new(PhaseRunner::new(problem, Direction::Forward))
+        Box::new(PhaseRunner::new(problem, Direction::Forward).expect(ACCEPTED))
     }
 }
 
@@ -53,10 +55,10 @@ impl Algorithm<BackwardData> for Direct {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(PhaseRunner::estimate(problem, Direction::BackwardData))
+        Ok(PhaseRunner::new(problem, Direction::BackwardData)?.estimate())
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardData>> {
-        Box::new(PhaseRunner::new(problem, Direction::BackwardData))
+        Box::new(PhaseRunner::new(problem, Direction::BackwardData).expect(ACCEPTED))
     }
 }

@@ -22,10 +22,10 @@
 use crate::blocks::{Blocks, room};
 use convolve_core::phase::{Phase, Segment};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
-    lines,
+    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Ranked, Sides, Stages,
+    Unsupported, Update, lines,
 };
-use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, first_row, ukernel};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, first_row, ukernel, ukernels};
 use core::ops::Range;
 
 /// Most pixels of a call: their places are kept, and what they read should be near for the next panel.
@@ -75,20 +75,47 @@ struct Source<'a> {
 }
 
 impl PhaseRunner {
-    pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
+    /// The usual micro-kernel with the cheapest cut, or, by the rank of the problem, what follows by its price: other micro-kernels, and tasks of other
+    /// channels.
+    pub(crate) fn new(problem: &Problem, direction: Direction) -> Result<Self, Unsupported> {
         let sides = Sides::new(&problem.geometry, direction);
         let taps = sides.phases.iter().map(Phase::taps).max().unwrap_or(0);
-        let kernel = ukernel(problem.isa, [sides.output.channels, taps * sides.input.channels]);
-        // Pixels that a tile reads together, in the image and in a copy of it.
-        let advance = sides.phases.iter().map(|phase| phase.axes[1].advance).max();
-        let crowd = |pitch: usize| {
-            let bytes = |advance: usize| advance.saturating_mul(pitch).saturating_mul(size_of::<f32>());
-            advance.is_some_and(|advance| problem.caches.crowded(kernel.mr(), bytes(advance)))
+        let usual = ukernel(problem.isa, [sides.output.channels, taps * sides.input.channels]);
+        let copies = |kernel: &dyn Ukernel| {
+            // Pixels that a tile reads together, in the image and in a copy of it.
+            let advance = sides.phases.iter().map(|phase| phase.axes[1].advance).max();
+            let crowd = |pitch: usize| {
+                let bytes = |advance: usize| advance.saturating_mul(pitch).saturating_mul(size_of::<f32>());
+                advance.is_some_and(|advance| problem.caches.crowded(kernel.mr(), bytes(advance)))
+            };
+            let [image, copy] = [sides.input.strides.column, pitch(sides.input.channels)].map(crowd);
+            sides.layout == Layout::Nchw || image && !copy && room(&sides, ENOUGH)
         };
-        let [image, copy] = [sides.input.strides.column, pitch(sides.input.channels)].map(crowd);
-        let copies = sides.layout == Layout::Nchw || image && !copy && room(&sides, ENOUGH);
-        let blocks = Blocks::new(&sides, problem, kernel.as_ref(), copies);
-        Self {
+        let kind = |kernel: &dyn Ukernel, blocks: &Blocks| (kernel.mr(), kernel.nr(), blocks.channels);
+        let mut first = Ranked::new(0);
+        let mut visit = |cost, blocks| first.offer(cost, (), blocks);
+        Blocks::search(&sides, problem, usual.as_ref(), copies(usual.as_ref()), &mut visit);
+        let first = first.take().expect("there is a cut");
+        let (kernel, blocks) = match problem.rank.checked_sub(1) {
+            None => (usual, first),
+            Some(rank) => {
+                let taken = kind(usual.as_ref(), &first);
+                let (mut others, mut kernels) = (Ranked::new(rank), ukernels(problem.isa));
+                for (i, kernel) in kernels.iter().map(AsRef::as_ref).enumerate() {
+                    Blocks::search(&sides, problem, kernel, copies(kernel), &mut |cost, blocks| {
+                        let kind = kind(kernel, &blocks);
+                        if kind != taken {
+                            others.offer(cost, kind, (i, blocks));
+                        }
+                    });
+                }
+                let (i, blocks) = others.take().ok_or(Unsupported::RANK)?;
+                (kernels.swap_remove(i), blocks)
+            }
+        };
+        let copies = copies(kernel.as_ref());
+        let blocks = blocks.priced(&sides, problem, kernel.as_ref(), copies);
+        Ok(Self {
             sides,
             blocks,
             kernel,
@@ -96,7 +123,7 @@ impl PhaseRunner {
             half: problem.caches.l1 / 2 / size_of::<f32>(),
             far: !problem.machine.caches.hold(&problem.geometry),
             copies,
-        }
+        })
     }
 
     /// Steps of one tap: input channels of an output channel.
@@ -433,14 +460,14 @@ impl PhaseRunner {
         }
     }
 
-    pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
-        let runner = Self::new(problem, direction);
-        let ns = runner.blocks.cycles[1] / 3.5;
+    pub(crate) fn estimate(&self) -> Estimate {
+        let ns = self.blocks.cycles[1] / 3.5;
         Estimate {
             ns,
-            workspace: runner.workspace_len(),
-            packed: runner.packed_len(),
-            stages: Stages::split(ns, runner.blocks.parts),
+            workspace: self.workspace_len(),
+            packed: self.packed_len(),
+            stages: Stages::split(ns, self.blocks.parts),
+            tiling: self.blocks.tiling(self.kernel.as_ref()),
         }
     }
 }

@@ -19,7 +19,7 @@
 
 use convolve_core::{
     Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, LINE, Layout, Par,
-    Phased, Problem, Sides, Stages, Unsupported, Update, lines,
+    Phased, Problem, Ranked, Sides, Stages, Tiling, Unsupported, Update, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, first_row, ukernels};
 use core::ops::Range;
@@ -108,9 +108,11 @@ impl Runner {
             let rows = outputs as f64 / outputs.div_ceil(kernel.mr()) as f64;
             calls as f64 * (kernel.step_cycles(rows) * depth as f64 + 25.0 + kernel.nr() as f64 / 8.0)
         };
-        let kernels = ukernels(problem.isa).into_iter();
-        let kernel =
-            kernels.min_by(|a, b| cost(a.as_ref()).total_cmp(&cost(b.as_ref()))).expect("there are kernels");
+        let mut ranked = Ranked::new(problem.rank);
+        for kernel in ukernels(problem.isa) {
+            ranked.offer(cost(kernel.as_ref()), kernel.nr(), kernel);
+        }
+        let kernel = ranked.take().ok_or(Unsupported::RANK)?;
         let (mr, nr) = (kernel.mr(), kernel.nr());
         let tile = outputs.div_ceil(outputs.div_ceil(kernel.mr()));
         // The panels of a block take at most a quarter of L2, so that the channels of all calls find them there.
@@ -248,7 +250,7 @@ impl Runner {
         let copied = (batch * groups * input.channels * all.next_multiple_of(nr)) as f64 * copies;
         let written = (batch * groups * output.channels * all) as f64 * 0.1;
         // A panel that does not stay in L1 is streamed from L2 for every tile.
-        let far = if input.channels * nr * size_of::<f32>() > L1 { 1.4 } else { 1.0 };
+        let far = if input.channels * nr * size_of::<f32>() > L1 { 1.12 } else { 1.0 };
         let steps = self.kernel.step_cycles(rows) * far * input.channels as f64;
         let parts = [calls * steps, copied + written, calls * 30.0, 0.0];
         let ns = parts.iter().sum::<f64>() / 3.5 / self.threads as f64;
@@ -257,6 +259,11 @@ impl Runner {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             stages: Stages::split(ns, parts),
+            tiling: Tiling {
+                tile: [self.kernel.mr(), nr],
+                task: [1, self.pixels, self.channels],
+                near: self.block,
+            },
         }
     }
 }

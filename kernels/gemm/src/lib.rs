@@ -16,5 +16,6 @@ mod transpose;
 pub use gemm::{Blocking, Target, product};
 pub use operand::{Dense, Operand, Panels, Transposed};
 pub use tile::{
-    Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, cut, first_row, tiles, ukernel, ukernels,
+    Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, cut, first_row, tiles, ukernel, ukernel_of_rank,
+    ukernels,
 };

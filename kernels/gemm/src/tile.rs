@@ -244,7 +244,8 @@ pub trait Ukernel: Transpose + Send + Sync {
     /// Columns of a call: NV vectors.
     fn nr(&self) -> usize;
     /// Cycles of one step of a tile of `rows` rows (a mean may be broken): two multiply-adds or, measured, 1.6 loads a cycle, whichever take
-    /// longer. (A core that does one of sixteen lanes, as Zen 4, takes twice that for every algorithm alike.)
+    /// longer, and a little more where both take nearly as long: 14x32 is 2 % slower than 6x64 (Zen 5). (A core that does one of sixteen lanes, as Zen 4,
+    /// takes twice that for every algorithm alike.)
     fn step_cycles(&self, rows: f64) -> f64;
     /// Copies `rows` x `columns` floats to panels `[panel][row][NR]`, zeros beyond the last column. Row by row: neighbours are read together.
     ///
@@ -542,7 +543,8 @@ impl<S: Simd> Table<S> {
     /// See [`Ukernel::step_cycles`].
     fn step_cycles(&self, rows: f64) -> f64 {
         let vectors = self.vectors as f64;
-        (rows * vectors / 2.0).max((rows + vectors) / 1.6)
+        let [sums, loads] = [rows * vectors / 2.0, (rows + vectors) / 1.6].map(|cycles| cycles.powi(6));
+        (sums + loads).cbrt().sqrt()
     }
 }
 
@@ -702,6 +704,23 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
         Box::new(Kernel { s, table })
     }
     dispatch!(isa, s => choose(s, columns.max(1), depth.clamp(1, 1 << 20)))
+}
+
+/// Of all families, the one of a rank: 0 is that of [`ukernel`], the others follow, widest first. `None` beyond the last.
+///
+/// ```
+/// let isa = convolve_simd::Isa::best();
+/// let tiles: Vec<_> = (0..).map_while(|rank| convolve_gemm::ukernel_of_rank(isa, [64, 576], rank)).map(|kernel| kernel.nr()).collect();
+/// assert_eq!(tiles.len(), convolve_gemm::ukernels(isa).len());
+/// assert_eq!(tiles[0], convolve_gemm::ukernel(isa, [64, 576]).nr());
+/// ```
+pub fn ukernel_of_rank(isa: Isa, size: [usize; 2], rank: usize) -> Option<Box<dyn Ukernel>> {
+    let usual = ukernel(isa, size);
+    if rank == 0 {
+        return Some(usual);
+    }
+    let shape = |kernel: &dyn Ukernel| [kernel.mr(), kernel.nr()];
+    ukernels(isa).into_iter().filter(|kernel| shape(kernel.as_ref()) != shape(usual.as_ref())).nth(rank - 1)
 }
 
 /// Every family of micro-kernels of an instruction set, widest first.

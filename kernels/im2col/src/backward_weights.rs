@@ -1,14 +1,14 @@
 //! Backward-weights as a product per image and tap: `diff_weights[oc, (tap, ic)] += diff_dst[oc, pixel] x patches[pixel, (tap, ic)]`. The depth is
 //! the pixels of the image, and runs on over the images into the same accumulators.
 
-use crate::Im2col;
 use crate::patches::Patches;
+use crate::{ACCEPTED, Im2col, blocking};
 use convolve_core::phase::Phase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
     Problem, Stages, Unsupported, WeightCuts, WeightTask, lines,
 };
-use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product, ukernel};
+use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product};
 
 impl Algorithm<BackwardWeights> for Im2col {
     fn name(&self) -> &'static str {
@@ -16,12 +16,11 @@ impl Algorithm<BackwardWeights> for Im2col {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        let runner = Runner::new(problem);
-        Ok(runner.estimate(problem))
+        Ok(Runner::new(problem)?.estimate(problem))
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
-        Box::new(Runner::new(problem))
+        Box::new(Runner::new(problem).expect(ACCEPTED))
     }
 }
 
@@ -35,15 +34,19 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(problem: &Problem) -> Self {
+    fn new(problem: &Problem) -> Result<Self, Unsupported> {
         let geometry = problem.geometry;
         let [height, width] = geometry.output();
-        let kernel = ukernel(problem.isa, [geometry.group_in(), height * width]);
-        let cuts =
-            WeightCuts::new(&geometry, problem.accuracy, &problem.caches, [kernel.mr(), kernel.nr()], 1);
-        let block = cuts.block;
-        let blocking = Blocking::new(kernel.as_ref(), &problem.caches, [block[0], block[1], height * width]);
-        Self { geometry, phase: geometry.forward(), kernel, cuts, blocking, threads: problem.threads }
+        let cuts = |kernel: &dyn Ukernel| {
+            WeightCuts::new(&geometry, problem.accuracy, &problem.caches, [kernel.mr(), kernel.nr()], 1)
+        };
+        let depth = height * width;
+        let (kernel, blocking) = blocking(problem, [geometry.group_in(), depth], |kernel| {
+            let [oc, ic] = cuts(kernel).block;
+            [oc, ic, depth]
+        })?;
+        let cuts = cuts(kernel.as_ref());
+        Ok(Self { geometry, phase: geometry.forward(), kernel, cuts, blocking, threads: problem.threads })
     }
 
     fn sums_len(&self) -> usize {
@@ -112,7 +115,8 @@ impl Runner {
         let parts = [calls * pixels * per_step * images, memory, calls * 80.0 * blocks * images, 0.0];
         let threads = problem.threads.min(tasks[0] * tasks[1] * conv.groups) as f64;
         let ns = parts.iter().sum::<f64>() / 3.5 / threads;
-        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts) }
+        let tiling = self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.blocking.kc);
+        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts), tiling }
     }
 }
 

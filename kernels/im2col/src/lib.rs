@@ -9,7 +9,10 @@ pub mod explicit;
 mod patches;
 mod phases;
 
-use convolve_core::{Algorithm, BackwardData, Direction, Estimate, Execute, Forward, Problem, Unsupported};
+use convolve_core::{
+    Algorithm, BackwardData, Caches, Direction, Estimate, Execute, Forward, Problem, Unsupported,
+};
+use convolve_gemm::{Blocking, Ukernel, ukernel_of_rank};
 pub use explicit::Matrixmultiply;
 use phases::PatchRunner;
 
@@ -22,6 +25,21 @@ use phases::PatchRunner;
 #[derive(Clone, Copy, Debug)]
 pub struct Im2col;
 
+const ACCEPTED: &str = "accepted by `estimate`";
+
+/// The micro-kernel of the rank of a problem, for so many columns and such a depth, and the blocks for it: as the caches suggest, and of half the depth.
+fn blocking(
+    problem: &Problem,
+    [columns, depth]: [usize; 2],
+    size: impl Fn(&dyn Ukernel) -> [usize; 3],
+) -> Result<(Box<dyn Ukernel>, Blocking), Unsupported> {
+    let rank = problem.rank;
+    let kernel = ukernel_of_rank(problem.isa, [columns, depth], rank / 2).ok_or(Unsupported::RANK)?;
+    let caches = Caches { l1: problem.caches.l1 >> (rank % 2), ..problem.caches };
+    let blocking = Blocking::new(kernel.as_ref(), &caches, size(kernel.as_ref()));
+    Ok((kernel, Blocking { caches: problem.caches, ..blocking }))
+}
+
 impl Im2col {
     const NAME: &'static str = "im2col";
 }
@@ -32,11 +50,11 @@ impl Algorithm<Forward> for Im2col {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(PatchRunner::estimate(problem, Direction::Forward))
+        Ok(PatchRunner::new(problem, Direction::Forward)?.estimate())
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<Forward>> {
-        Box::new(PatchRunner::new(problem, Direction::Forward))
+        Box::new(PatchRunner::new(problem, Direction::Forward).expect(ACCEPTED))
     }
 }
 
@@ -46,10 +64,10 @@ impl Algorithm<BackwardData> for Im2col {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(PatchRunner::estimate(problem, Direction::BackwardData))
+        Ok(PatchRunner::new(problem, Direction::BackwardData)?.estimate())
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardData>> {
-        Box::new(PatchRunner::new(problem, Direction::BackwardData))
+        Box::new(PatchRunner::new(problem, Direction::BackwardData).expect(ACCEPTED))
     }
 }

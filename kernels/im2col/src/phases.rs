@@ -9,12 +9,14 @@
 //! A phase of backward-data with a stride writes every s-th pixel: in NHWC rows may go anywhere; in NCHW the product goes to a buffer and its
 //! rows are spread from there.
 
+use crate::blocking;
 use crate::patches::Patches;
 use convolve_core::phase::Phase;
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Update, lines,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Tiling,
+    Unsupported, Update, lines,
 };
-use convolve_gemm::{Blocking, Dense, Init, Panels, Target, UNCLAMPED, Ukernel, product, ukernel};
+use convolve_gemm::{Blocking, Dense, Init, Panels, Target, UNCLAMPED, Ukernel, product};
 use core::ops::Range;
 
 pub(crate) struct PatchRunner {
@@ -28,7 +30,7 @@ pub(crate) struct PatchRunner {
 }
 
 impl PatchRunner {
-    pub(crate) fn new(problem: &Problem, direction: Direction) -> Self {
+    pub(crate) fn new(problem: &Problem, direction: Direction) -> Result<Self, Unsupported> {
         let sides = Sides::new(&problem.geometry, direction);
         let [height, width] = sides.output.size;
         let depth = sides.phases.iter().map(Phase::taps).max().unwrap_or(0) * sides.input.channels;
@@ -36,14 +38,14 @@ impl PatchRunner {
             Layout::Nhwc => sides.output.channels,
             Layout::Nchw => height * width,
         };
-        let kernel = ukernel(problem.isa, [columns, depth]);
-        let (pixels, channels) = Self::cut(&sides, problem.geometry.macs(), kernel.as_ref());
-        let size = match sides.layout {
-            Layout::Nhwc => [pixels, channels, depth],
-            Layout::Nchw => [channels, pixels, depth],
-        };
-        let blocking = Blocking::new(kernel.as_ref(), &problem.caches, size);
-        Self { sides, kernel, blocking, pixels, channels, threads: problem.threads }
+        let cut = |kernel: &dyn Ukernel| Self::cut(&sides, problem.geometry.macs(), kernel);
+        let (kernel, blocking) =
+            blocking(problem, [columns, depth], |kernel| match (sides.layout, cut(kernel)) {
+                (Layout::Nhwc, (pixels, channels)) => [pixels, channels, depth],
+                (Layout::Nchw, (pixels, channels)) => [channels, pixels, depth],
+            })?;
+        let (pixels, channels) = cut(kernel.as_ref());
+        Ok(Self { sides, kernel, blocking, pixels, channels, threads: problem.threads })
     }
 
     /// Pixels and channels of a task: some hundred pixels, all channels, but some tasks where there is work for them, so that a few
@@ -230,13 +232,17 @@ impl PatchRunner {
         }
     }
 
-    pub(crate) fn estimate(problem: &Problem, direction: Direction) -> Estimate {
-        let runner = Self::new(problem, direction);
-        let (workspace, packed) = (Phased::workspace_len(&runner), Phased::packed_len(&runner));
-        let parts = runner.parts();
-        let images = (runner.sides.groups * runner.sides.batch) as f64;
-        let ns = parts.iter().sum::<f64>() * images / 3.5 / problem.threads as f64;
-        Estimate { ns, workspace, packed, stages: Stages::split(ns, parts) }
+    pub(crate) fn estimate(&self) -> Estimate {
+        let (workspace, packed) = (Phased::workspace_len(self), Phased::packed_len(self));
+        let parts = self.parts();
+        let images = (self.sides.groups * self.sides.batch) as f64;
+        let ns = parts.iter().sum::<f64>() * images / 3.5 / self.threads as f64;
+        let tiling = Tiling {
+            tile: [self.kernel.mr(), self.kernel.nr()],
+            task: [1, self.pixels, self.channels],
+            near: self.blocking.kc,
+        };
+        Estimate { ns, workspace, packed, stages: Stages::split(ns, parts), tiling }
     }
 
     /// Cycles of the multiply-adds by tile efficiency, packing, calls, for one image and group.

@@ -286,6 +286,7 @@ impl Channels {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             stages: Stages::split(ns, [cycles, fanned, 0.0, 0.0]),
+            ..Estimate::default()
         }
     }
 

@@ -21,9 +21,9 @@ use crate::window::Window;
 use crate::{MACS, TASKS, WORKSPACE};
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
-    Geometry, Layout, Par, Parts, Problem, Sides, Stages, Unsupported, Update, WeightLayout, lines,
+    Geometry, Layout, Par, Parts, Problem, Sides, Stages, Tiling, Unsupported, Update, WeightLayout, lines,
 };
-use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel};
+use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel_of_rank};
 use core::ops::Range;
 
 /// Rows of a product that are weights.
@@ -45,7 +45,13 @@ impl Algorithm<BackwardWeights> for Outer {
         let Parts { parts, boxes, .. } = runner.parts_of(runner.parts);
         let stages = runner.parts();
         let ns = stages.iter().sum::<f64>() / 3.5 / problem.threads.min(parts * boxes).max(1) as f64;
-        Ok(Estimate { ns, workspace: runner.workspace_len(), packed: 0, stages: Stages::split(ns, stages) })
+        let tiling = Tiling {
+            tile: [runner.kernel.mr(), runner.kernel.nr()],
+            task: [runner.parts, runner.channels, runner.sides.input.channels],
+            near: PIXELS,
+        };
+        let workspace = runner.workspace_len();
+        Ok(Estimate { ns, workspace, packed: 0, stages: Stages::split(ns, stages), tiling })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
@@ -87,7 +93,8 @@ impl Runner {
     fn new(problem: &Problem) -> Result<Self, Unsupported> {
         let geometry = problem.geometry;
         let sides = Sides::new(&geometry, Direction::Forward);
-        let (kernel, sweeper) = (ukernel(problem.isa, [geometry.group_out(), PIXELS]), sweeper(problem.isa));
+        let kernel = ukernel_of_rank(problem.isa, [geometry.group_out(), PIXELS], problem.rank);
+        let (kernel, sweeper) = (kernel.ok_or(Unsupported::RANK)?, sweeper(problem.isa));
         let ([height, width], batch) = (sides.output.size, sides.batch.max(1));
         let rows = PIXELS.div_ceil(width.max(1)).min(height.max(1));
         let planes =

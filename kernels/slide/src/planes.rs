@@ -431,6 +431,7 @@ impl Planes {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             stages: Stages::split(ns, [cycles, copies, 0.0, 0.0]),
+            ..Estimate::default()
         }
     }
 }

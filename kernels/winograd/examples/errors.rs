@@ -40,6 +40,7 @@ fn main() {
                 accuracy: Accuracy::Relaxed,
                 caches: Caches::default(),
                 machine: Machine::GENERIC,
+                rank: 0,
             };
             let mut random = Random(channels as u64);
             let src: Vec<f32> = (0..geometry.src_len())

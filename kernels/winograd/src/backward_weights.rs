@@ -16,7 +16,7 @@ use crate::blocks::{distinct, even, longest, odd_lines};
 use crate::transform::{Images, TileAt, Transforms};
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
-    Stages, Strides, WeightCuts, WeightTask, lines,
+    Ranked, Stages, Strides, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -117,32 +117,30 @@ impl Lens {
 }
 
 impl GradientRunner {
-    pub(crate) fn new(problem: &Problem, outputs: [usize; 2], transforms: Box<dyn Transforms>) -> Self {
+    /// The cheapest cut with any micro-kernel, or, by the rank of the problem, the next ones.
+    pub(crate) fn new(
+        problem: &Problem,
+        outputs: [usize; 2],
+        transforms: Box<dyn Transforms>,
+    ) -> Result<Self, Unsupported> {
         let geometry = problem.geometry;
         let tile = [0, 1].map(|a| outputs[a] + geometry.conv().kernel[a] - 1);
         let grid = [0, 1].map(|a| geometry.output()[a].div_ceil(outputs[a]));
         let count = geometry.conv().batch * grid[0] * grid[1];
         let shape = Shape { outputs, tile, products: tile[0] * tile[1], grid, count };
-        let (parts, kernel, cuts, tiles) = ukernels(problem.isa)
-            .into_iter()
-            .map(|kernel| {
-                let candidates = candidates(problem, &shape, kernel.as_ref());
-                let priced = candidates.into_iter().map(|(cuts, tiles, lens)| {
-                    let tasks = cuts.boxes(&geometry) * cuts.parts;
-                    let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
-                    let parts = price(problem, &shape, kernel.as_ref(), &cuts, tiles, &lens);
-                    let cycles: f64 = parts.iter().sum();
-                    (cycles * (4.0 + wait(2) + wait(4)) / 6.0, parts, cuts, tiles)
-                });
-                let cheapest = priced.min_by(|a, b| a.0.total_cmp(&b.0));
-                let (cost, parts, cuts, tiles) = cheapest.expect("the smallest boxes are a candidate");
-                (cost, (parts, kernel, cuts, tiles))
-            })
-            .min_by(|(a, _), (b, _)| a.total_cmp(b))
-            .expect("an instruction set has micro-kernels")
-            .1;
-        let (threads, cycles) = (problem.threads, parts.iter().sum());
-        Self { geometry, transforms, kernel, shape, cuts, tiles, threads, cycles, parts }
+        let (mut ranked, mut kernels) = (Ranked::new(problem.rank), ukernels(problem.isa));
+        for (i, kernel) in kernels.iter().map(AsRef::as_ref).enumerate() {
+            for (cuts, tiles, lens) in candidates(problem, &shape, kernel) {
+                let tasks = cuts.boxes(&geometry) * cuts.parts;
+                let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
+                let parts = price(problem, &shape, kernel, &cuts, tiles, &lens);
+                let cost = parts.iter().sum::<f64>() * (4.0 + wait(2) + wait(4)) / 6.0;
+                ranked.offer(cost, (i, cuts.block), (i, parts, cuts, tiles));
+            }
+        }
+        let (i, parts, cuts, tiles) = ranked.take().ok_or(Unsupported::RANK)?;
+        let (kernel, threads, cycles) = (kernels.swap_remove(i), problem.threads, parts.iter().sum());
+        Ok(Self { geometry, transforms, kernel, shape, cuts, tiles, threads, cycles, parts })
     }
 
     fn lens(&self) -> Lens {
@@ -159,6 +157,7 @@ impl GradientRunner {
             workspace: self.workspace_len(),
             packed: 0,
             stages: Stages::split(ns, [compute, memory, calls, waiting]),
+            tiling: self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.tiles),
         }
     }
 
@@ -402,7 +401,8 @@ fn candidates(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel) -> Vec<(We
     candidates
 }
 
-/// Cycles of all tasks on one core: products and transforms, streams and copies, tasks.
+/// Cycles of all tasks on one core: products and transforms, streams and copies, tasks. (Constants fitted to 900 cuts of 17 problems, Zen 5: standard
+/// deviation of predicted over measured 14 %, the cut that is taken 2 % slower than the best in the mean.)
 fn price(
     problem: &Problem,
     shape: &Shape,
@@ -418,21 +418,20 @@ fn price(
     let products = shape.products as f64;
     let calls = (oc.div_ceil(kernel.mr()) * ic.div_ceil(nr)) as f64;
     let rows = oc as f64 / oc.div_ceil(kernel.mr()) as f64;
-    let gemm = products * calls * (tiles as f64 * kernel.step_cycles(rows) + 20.0 + 6.0 * rows * vectors(nr));
+    let gemm =
+        products * calls * (tiles as f64 * 0.95 * kernel.step_cycles(rows) + 25.0 + 2.0 * rows * vectors(nr));
     let bytes = |extent: [usize; 3]| extent.iter().product::<usize>() as f64 * 4.0;
     let (v, d, m) = (bytes(lens.v), bytes(lens.d), bytes(lens.m));
     let far = v + d + m > near;
-    let per_tile = products * (vectors(ic) * 10.5 + vectors(oc) * 7.5) + 150.0;
-    let stream = if far { (v + d + 2.0 * m) / 16.0 } else { 0.0 };
+    let per_tile = products * (vectors(ic) * 5.5 + vectors(oc) * 4.5) + 300.0;
+    let stream = if far { (v + d + 2.0 * m) / 64.0 } else { 0.0 };
     let chunks = (shape.count.div_ceil(cuts.parts).div_ceil(tiles) * cuts.parts) as f64;
-    let copies = (lens.copies[0] + lens.copies[1]) as f64 * if far { 1.8 } else { 0.9 };
+    let copies = lens.copies[0] as f64 * 0.25 + lens.copies[1] as f64 * 0.3;
     let chunk = gemm + tiles as f64 * per_tile;
-    let end = vectors(ic) * oc as f64 * products * if far { 5.5 } else { 3.5 } + (lens.sums * 2) as f64;
+    let end = vectors(ic) * oc as f64 * products * 2.0 + lens.sums as f64 * 0.5;
     let boxes = cuts.boxes(geometry) as f64;
-    // The scale of the other algorithms' prices, which leave out what all wait for.
     let parts = cuts.parts as f64;
-    [chunks * chunk + parts * end, chunks * (stream + copies), parts * 1000.0]
-        .map(|cycles| 0.72 * boxes * cycles)
+    [chunks * chunk + parts * end, chunks * (stream + copies), parts * 3000.0].map(|cycles| boxes * cycles)
 }
 
 impl Execute<BackwardWeights> for GradientRunner {

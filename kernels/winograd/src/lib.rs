@@ -221,12 +221,12 @@ impl Winograd {
 
     fn phases(&self, problem: &Problem, direction: Direction) -> Result<PhaseRunner, Unsupported> {
         self.refusal(problem)?;
-        Ok(PhaseRunner::new(problem, direction, self.outputs, (self.transforms)(problem.isa)))
+        PhaseRunner::new(problem, direction, self.outputs, (self.transforms)(problem.isa))
     }
 
     fn gradient(&self, problem: &Problem) -> Result<GradientRunner, Unsupported> {
         self.refusal(problem)?;
-        Ok(GradientRunner::new(problem, self.outputs, (self.transforms)(problem.isa)))
+        GradientRunner::new(problem, self.outputs, (self.transforms)(problem.isa))
     }
 }
 

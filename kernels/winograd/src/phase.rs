@@ -23,7 +23,8 @@ use crate::blocks::{Blocks, Lens, MAX_TILES, Shape, even, pitch};
 use crate::matrices::MAX_TILE;
 use crate::transform::{Images, Outputs, TileAt, Transforms, WIDTH};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages, Update,
+    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages,
+    Unsupported, Update,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk};
 use core::ops::Range;
@@ -62,7 +63,7 @@ impl PhaseRunner {
         direction: Direction,
         outputs: [usize; 2],
         transforms: Box<dyn Transforms>,
-    ) -> Self {
+    ) -> Result<Self, Unsupported> {
         let sides = Sides::new(&problem.geometry, direction);
         let kernel = problem.geometry.conv().kernel;
         let tile = [0, 1].map(|a| outputs[a] + kernel[a] - 1);
@@ -72,8 +73,8 @@ impl PhaseRunner {
             products: tile[0] * tile[1],
             grid: [0, 1].map(|a| sides.output.size[a].div_ceil(outputs[a])),
         };
-        let (kernel, blocks) = Blocks::new(&sides, problem, &shape);
-        Self { sides, transforms, kernel, blocks, shape, threads: problem.threads }
+        let (kernel, blocks) = Blocks::new(&sides, problem, &shape)?;
+        Ok(Self { sides, transforms, kernel, blocks, shape, threads: problem.threads })
     }
 
     fn depth(&self) -> usize {
@@ -102,6 +103,7 @@ impl PhaseRunner {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             stages: Stages::split(ns, [compute, memory, calls, waiting]),
+            tiling: self.blocks.tiling(self.kernel.as_ref(), &self.shape, &self.sides),
         }
     }
 

@@ -31,7 +31,7 @@ impl Random {
 
 fn problem(geometry: Geometry, isa: Isa) -> Problem {
     let (caches, machine) = (Caches::default(), Machine::GENERIC);
-    Problem { geometry, isa, threads: 1, accuracy: Accuracy::Relaxed, caches, machine }
+    Problem { geometry, isa, threads: 1, accuracy: Accuracy::Relaxed, caches, machine, rank: 0 }
 }
 
 /// The tensors of a pass: forward 0, backward-data 1, backward-weights 2.

@@ -1,0 +1,81 @@
+//! How an algorithm cuts a problem, as data: part of what a plan is, of what the planner tells, and of what tuning tries.
+
+use core::cmp::Ordering;
+use core::fmt;
+
+/// The sizes into which an algorithm cuts a problem. It prices some, and takes the cheapest; [`Problem::rank`](crate::Problem::rank) asks for another.
+///
+/// Zeros: the algorithm has no such size. Two plans by one algorithm that differ in this alone pack weights differently, and may add up in another order.
+///
+/// ```
+/// let tiling = convolve_core::Tiling { tile: [6, 64], task: [1, 784, 128], near: 64 };
+/// assert_eq!(tiling.to_string(), "tile 6x64, tasks 1x784x128, 64 near");
+/// assert_eq!(convolve_core::Tiling::default().to_string(), "");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tiling {
+    /// The tile of the micro-kernel, MR x NR: rows that are broadcast, and lanes of the panel.
+    pub tile: [usize; 2],
+    /// What a task computes. Forward and backward-data: images, pixels and channels of the output. Backward-weights: parts of the sum, output and input
+    /// channels of the gradient.
+    pub task: [usize; 3],
+    /// How many terms, pixels, channels or tiles, whatever the algorithm counts, are kept near at a time: KC of a GEMM, a block of tiles of Winograd.
+    pub near: usize,
+}
+
+impl fmt::Display for Tiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tile: [mr, nr], task: [a, b, c], near } = *self;
+        let parts = [
+            (mr > 0).then(|| format!("tile {mr}x{nr}")),
+            (a > 0).then(|| format!("tasks {a}x{b}x{c}")),
+            (near > 0).then(|| format!("{near} near")),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// The cheapest of what is offered, or the next ones: of each kind the cheapest, sorted by price, and of these the one of a rank.
+///
+/// ```
+/// let mut ranked = convolve_core::Ranked::new(1);
+/// for (cost, kind) in [(3.0, "wide"), (2.0, "narrow"), (1.0, "narrow")] {
+///     ranked.offer(cost, kind, kind.len());
+/// }
+/// assert_eq!(ranked.take(), Some(4), "the cheapest is narrow, the next kind wide");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ranked<K, T> {
+    rank: usize,
+    offers: Vec<(f64, K, T)>,
+}
+
+impl<K: PartialEq, T> Ranked<K, T> {
+    /// For the kind of that rank: 0 is the cheapest.
+    pub fn new(rank: usize) -> Self {
+        Self { rank, offers: Vec::new() }
+    }
+
+    /// Whether an offer at that price can still matter.
+    pub fn wants(&self, cost: f64) -> bool {
+        self.rank > 0 || self.offers.first().is_none_or(|(least, ..)| cost < *least)
+    }
+
+    /// Offers something; of equals the first stays.
+    pub fn offer(&mut self, cost: f64, kind: K, value: T) {
+        let found = self.offers.iter_mut().find(|(_, other, _)| self.rank == 0 || *other == kind);
+        match found {
+            Some(other) if cost < other.0 => *other = (cost, kind, value),
+            Some(_) => (),
+            None => self.offers.push((cost, kind, value)),
+        }
+    }
+
+    /// The one of the rank, if there are so many kinds.
+    pub fn take(mut self) -> Option<T> {
+        let by_cost = |a: &(f64, K, T), b: &(f64, K, T)| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal);
+        self.offers.sort_by(by_cost);
+        self.offers.into_iter().nth(self.rank).map(|(.., value)| value)
+    }
+}
