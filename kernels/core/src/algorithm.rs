@@ -1,6 +1,6 @@
 //! A variant as a value: it refuses a problem with a sentence, or accepts it with an estimate and builds the thing that runs it.
 
-use crate::{Geometry, Machine, Par, Pass, Tiling};
+use crate::{Geometry, Machine, Par, Pass, Tiling, both};
 use convolve_simd::Isa;
 use core::fmt;
 
@@ -286,7 +286,7 @@ impl Estimate {
         // No algorithm is faster than its tensors can be moved, and where both take as long they do not quite hide each other.
         let (sum, moved) = (stages.sum(), machine.moved_ns(&problem.geometry, problem.threads));
         if moved > 0.0 {
-            stages.memory += (sum.powi(3) + moved.powi(3)).cbrt() - sum;
+            stages.memory += both::<3>(sum, moved) - sum;
         }
         Self { ns: stages.sum(), stages, ..self }
     }

@@ -40,5 +40,5 @@ pub use pass::{
 };
 pub use phased::{Direction, Finish, Phased, Side, Sides};
 pub use problem::{NamedProblem, problems};
-pub use tiling::{Ranked, Tiling};
+pub use tiling::{Ranked, Tiling, both};
 pub use workspace::{LINE, Workspace, lines};

@@ -36,6 +36,29 @@ impl fmt::Display for Tiling {
     }
 }
 
+/// How long two things take of which each hides behind the other: the longer, and a little more the nearer they are. The norm `(a^N + b^N)^(1/N)`, by two terms
+/// of its series that meet it at both ends, as prices are asked for by the thousand: at most 0.4 % off.
+///
+/// ```
+/// use convolve_core::both;
+/// assert_eq!(both::<3>(7.0, 0.0), 7.0);
+/// for (a, b) in [(1.0f64, 1.0f64), (1.0, 0.8), (3.0, 1.0)] {
+///     let exact = (a.powi(3) + b.powi(3)).cbrt();
+///     assert!((both::<3>(a, b) / exact - 1.0).abs() < 0.004 && both::<3>(a, b) == both::<3>(b, a));
+/// }
+/// ```
+pub fn both<const N: i32>(a: f64, b: f64) -> f64 {
+    let (most, least) = (a.max(b), a.min(b));
+    if least <= 0.0 {
+        return most;
+    }
+    let (share, first) = ((least / most).powi(N), 1.0 / f64::from(N));
+    // Where both are equal the norm is 2^(1/N).
+    let end = const { if N == 3 { 1.259_921_049_894_873_2 } else { 1.122_462_048_309_373 } };
+    const { assert!(N == 3 || N == 6, "the ends of these two series are known") };
+    most * (1.0 + share * (first - (1.0 + first - end) * share))
+}
+
 /// The cheapest of what is offered, or the next ones: of each kind the cheapest, sorted by price, and of these the one of a rank.
 ///
 /// ```

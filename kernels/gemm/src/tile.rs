@@ -543,8 +543,7 @@ impl<S: Simd> Table<S> {
     /// See [`Ukernel::step_cycles`].
     fn step_cycles(&self, rows: f64) -> f64 {
         let vectors = self.vectors as f64;
-        let [sums, loads] = [rows * vectors / 2.0, (rows + vectors) / 1.6].map(|cycles| cycles.powi(6));
-        (sums + loads).cbrt().sqrt()
+        convolve_core::both::<6>(rows * vectors / 2.0, (rows + vectors) / 1.6)
     }
 }
 

@@ -130,13 +130,13 @@ impl GradientRunner {
         let shape = Shape { outputs, tile, products: tile[0] * tile[1], grid, count };
         let (mut ranked, mut kernels) = (Ranked::new(problem.rank), ukernels(problem.isa));
         for (i, kernel) in kernels.iter().map(AsRef::as_ref).enumerate() {
-            for (cuts, tiles, lens) in candidates(problem, &shape, kernel) {
-                let tasks = cuts.boxes(&geometry) * cuts.parts;
-                let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
-                let parts = price(problem, &shape, kernel, &cuts, tiles, &lens);
-                let cost = parts.iter().sum::<f64>() * (4.0 + wait(2) + wait(4)) / 6.0;
-                ranked.offer(cost, (i, cuts.block), (i, parts, cuts, tiles));
-            }
+            search(problem, &shape, kernel, &mut |cost, found| {
+                let wanted = ranked.wants(cost);
+                if wanted && let Some((parts, cuts, tiles)) = found {
+                    ranked.offer(cost, (i, cuts.block), (i, parts, cuts, tiles));
+                }
+                wanted
+            });
         }
         let (i, parts, cuts, tiles) = ranked.take().ok_or(Unsupported::RANK)?;
         let (kernel, threads, cycles) = (kernels.swap_remove(i), problem.threads, parts.iter().sum());
@@ -369,8 +369,14 @@ fn split<const N: usize>(mut lane: &mut [f32], lens: [usize; N]) -> [&mut [f32];
     })
 }
 
-/// Boxes of the gradient, parts and tiles of a chunk whose lane takes at most 4 MiB, and the smallest in any case.
-fn candidates(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel) -> Vec<(WeightCuts, usize, Lens)> {
+/// Visits boxes of the gradient, parts of the sum and tiles of a chunk whose lane takes at most 4 MiB, and the smallest in any case, each with what all its
+/// tasks cost. Before the loop over tiles it visits a price that none of them beats: if the answer is no, they are left out.
+fn search(
+    problem: &Problem,
+    shape: &Shape,
+    kernel: &dyn Ukernel,
+    visit: &mut impl FnMut(f64, Option<([f64; 3], WeightCuts, usize)>) -> bool,
+) {
     const CUTS: [usize; 8] = [1, 2, 3, 4, 6, 8, 16, 32];
     let (geometry, mr, nr, count) = (&problem.geometry, kernel.mr(), kernel.nr(), shape.count.max(1));
     let blocks = |all: usize, unit: usize| {
@@ -378,9 +384,12 @@ fn candidates(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel) -> Vec<(We
             CUTS.map(|n| all.div_ceil(n).next_multiple_of(unit).min(all)).into_iter().chain([unit.min(all)]),
         )
     };
-    let mut candidates = Vec::new();
     for oc in blocks(geometry.group_out(), mr) {
         for ic in blocks(geometry.group_in(), nr) {
+            let price = Price::new(problem, shape, kernel, [oc, ic]);
+            if !visit(price.least(shape.count), None) {
+                continue;
+            }
             for tiles in
                 distinct([196, 147, 112, 98, 64, 49, 32].map(|most| longest(count, most)).into_iter())
             {
@@ -393,45 +402,67 @@ fn candidates(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel) -> Vec<(We
                 }
                 let smallest = oc <= mr && ic <= nr && tiles <= 32;
                 if smallest || lens.total() <= MAX_LANE {
-                    candidates.push((cuts, tiles, lens));
+                    let parts = price.parts(shape.count, cuts.parts, tiles, &lens);
+                    let tasks = boxes * cuts.parts;
+                    let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
+                    visit(
+                        parts.iter().sum::<f64>() * (4.0 + wait(2) + wait(4)) / 6.0,
+                        Some((parts, cuts, tiles)),
+                    );
                 }
             }
         }
     }
-    candidates
 }
 
-/// Cycles of all tasks on one core: products and transforms, streams and copies, tasks. (Constants fitted to 900 cuts of 17 problems, Zen 5: standard
-/// deviation of predicted over measured 14 %, the cut that is taken 2 % slower than the best in the mean.)
-fn price(
-    problem: &Problem,
-    shape: &Shape,
-    kernel: &dyn Ukernel,
-    cuts: &WeightCuts,
-    tiles: usize,
-    lens: &Lens,
-) -> [f64; 3] {
-    let (geometry, near) = (&problem.geometry, 2.0 * problem.caches.l2 as f64);
-    let ([oc, ic], nr) = (cuts.block, kernel.nr());
-    let lanes = problem.isa.lanes() as f64;
-    let vectors = |len: usize| (len as f64 / lanes).ceil();
-    let products = shape.products as f64;
-    let calls = (oc.div_ceil(kernel.mr()) * ic.div_ceil(nr)) as f64;
-    let rows = oc as f64 / oc.div_ceil(kernel.mr()) as f64;
-    let gemm =
-        products * calls * (tiles as f64 * 0.95 * kernel.step_cycles(rows) + 25.0 + 2.0 * rows * vectors(nr));
-    let bytes = |extent: [usize; 3]| extent.iter().product::<usize>() as f64 * 4.0;
-    let (v, d, m) = (bytes(lens.v), bytes(lens.d), bytes(lens.m));
-    let far = v + d + m > near;
-    let per_tile = products * (vectors(ic) * 5.5 + vectors(oc) * 4.5) + 300.0;
-    let stream = if far { (v + d + 2.0 * m) / 64.0 } else { 0.0 };
-    let chunks = (shape.count.div_ceil(cuts.parts).div_ceil(tiles) * cuts.parts) as f64;
-    let copies = lens.copies[0] as f64 * 0.25 + lens.copies[1] as f64 * 0.3;
-    let chunk = gemm + tiles as f64 * per_tile;
-    let end = vectors(ic) * oc as f64 * products * 2.0 + lens.sums as f64 * 0.5;
-    let boxes = cuts.boxes(geometry) as f64;
-    let parts = cuts.parts as f64;
-    [chunks * chunk + parts * end, chunks * (stream + copies), parts * 3000.0].map(|cycles| boxes * cycles)
+/// What a box costs, in cycles of one core. (Constants fitted to 900 cuts of 17 problems, Zen 5: standard deviation of predicted over measured 14 %, the
+/// cut that is taken 2 % slower than the best in the mean.)
+struct Price {
+    boxes: f64,
+    /// What is beyond it is not near: twice L2.
+    near: f64,
+    /// Of a chunk: its calls, and for each of its tiles products and transforms.
+    chunk: [f64; 2],
+    /// Of a part: what turns products into sums.
+    end: f64,
+}
+
+impl Price {
+    fn new(problem: &Problem, shape: &Shape, kernel: &dyn Ukernel, [oc, ic]: [usize; 2]) -> Self {
+        let (geometry, nr) = (&problem.geometry, kernel.nr());
+        let vectors = |len: usize| len.div_ceil(problem.isa.lanes()) as f64;
+        let products = shape.products as f64;
+        let calls = products * (oc.div_ceil(kernel.mr()) * ic.div_ceil(nr)) as f64;
+        let rows = oc as f64 / oc.div_ceil(kernel.mr()) as f64;
+        let tile = products * (vectors(ic) * 5.5 + vectors(oc) * 4.5) + 300.0;
+        Self {
+            boxes: WeightCuts { block: [oc, ic], parts: 1 }.boxes(geometry) as f64,
+            near: 2.0 * problem.caches.l2 as f64,
+            chunk: [
+                calls * (25.0 + 2.0 * rows * vectors(nr)),
+                calls * 0.95 * kernel.step_cycles(rows) + tile,
+            ],
+            end: vectors(ic) * oc as f64 * products * 2.0 + (geometry.taps() * oc * ic) as f64 * 0.5,
+        }
+    }
+
+    /// No cut into such boxes costs less.
+    fn least(&self, count: usize) -> f64 {
+        self.boxes * (self.chunk[0] + count as f64 * self.chunk[1] + self.end)
+    }
+
+    /// All tasks: products and transforms, streams and copies, tasks.
+    fn parts(&self, count: usize, parts: usize, tiles: usize, lens: &Lens) -> [f64; 3] {
+        let bytes = |extent: [usize; 3]| extent.iter().product::<usize>() as f64 * 4.0;
+        let (v, d, m) = (bytes(lens.v), bytes(lens.d), bytes(lens.m));
+        let stream = if v + d + m > self.near { (v + d + 2.0 * m) / 64.0 } else { 0.0 };
+        let copies = lens.copies[0] as f64 * 0.25 + lens.copies[1] as f64 * 0.3;
+        let chunks = (count.div_ceil(parts).div_ceil(tiles) * parts) as f64;
+        let chunk = self.chunk[0] + tiles as f64 * self.chunk[1];
+        let parts = parts as f64;
+        [chunks * chunk + parts * self.end, chunks * (stream + copies), parts * 3000.0]
+            .map(|cycles| self.boxes * cycles)
+    }
 }
 
 impl Execute<BackwardWeights> for GradientRunner {

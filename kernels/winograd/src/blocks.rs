@@ -1,6 +1,6 @@
 //! How forward and backward-data are cut: candidates from the shape of the problem and the cache sizes, priced in cycles.
 
-use convolve_core::{LINE, Layout, Problem, Ranked, Sides, Tiling, Unsupported, lines};
+use convolve_core::{LINE, Layout, Problem, Ranked, Sides, Tiling, Unsupported, both, lines};
 use convolve_gemm::{Ukernel, ukernels};
 use core::ops::Range;
 
@@ -297,7 +297,7 @@ impl<'a> Price<'a> {
             0.0
         } / 64.0;
         let reading = products * self.vectors * 4.2 + 40.0;
-        let mut cycles = ((gemm.powi(3) + stream.powi(3)).cbrt() + again + tiles * writing) * parts;
+        let mut cycles = (both::<3>(gemm, stream) + again + tiles * writing) * parts;
         let mut first = tiles * reading * parts;
         if sides.layout == Layout::Nchw {
             let copies = if task.shared { task.images * task.rows } else { 1 };
