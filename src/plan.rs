@@ -2,8 +2,7 @@
 
 use convolve_core::{
     BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Conv2d, Epilogue, Error, Estimate,
-    Execute, Forward, ForwardArgs, Geometry, Operand, Par, Pass, Problem, Tiling, Update, Workspace,
-    backward_bias,
+    Execute, Forward, ForwardArgs, Geometry, Operand, Par, Pass, Problem, Update, Workspace, backward_bias,
 };
 use convolve_simd::Isa;
 use core::fmt;
@@ -58,14 +57,19 @@ struct Key {
     conv: Conv2d,
     pass: &'static str,
     algorithm: &'static str,
-    tiling: Tiling,
+    /// Of the micro-kernel: panels are as wide.
+    tile: [usize; 2],
     isa: Isa,
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { conv, pass, algorithm, tiling, isa } = self;
-        write!(f, "{pass} {conv} {} {} by {algorithm} on {isa} ({tiling})", conv.layout, conv.weight_layout)
+        let Self { conv, pass, algorithm, tile: [mr, nr], isa } = self;
+        write!(
+            f,
+            "{pass} {conv} {} {} by {algorithm} on {isa} (tile {mr}x{nr})",
+            conv.layout, conv.weight_layout
+        )
     }
 }
 
@@ -148,8 +152,8 @@ impl<P: Pass> Plan<P> {
     }
 
     fn key(&self) -> Key {
-        let (conv, tiling) = (*self.geometry().conv(), self.estimate.tiling);
-        Key { conv, pass: P::NAME, algorithm: self.algorithm, tiling, isa: self.problem.isa }
+        let (conv, tile) = (*self.geometry().conv(), self.estimate.tiling.tile);
+        Key { conv, pass: P::NAME, algorithm: self.algorithm, tile, isa: self.problem.isa }
     }
 
     fn pack_weights(&self, weights: &[f32]) -> Result<PackedWeights, Error> {

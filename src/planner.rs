@@ -160,7 +160,8 @@ impl Planner {
 
     /// Takes another of the ways in which an algorithm cuts a problem: 0 is the one that it prefers (default), 1 another, and so on, as
     /// [`explain`](Self::explain) shows them in [`Estimate::tiling`](crate::Estimate::tiling). An algorithm that knows no further way
-    /// refuses, or stays with the last. [`tune`](Self::tune) tries several.
+    /// refuses, and one that cuts in one way ignores this; a rank may repeat an earlier tiling. [`tune`](Self::tune) tries several, but of a planner with a
+    /// rank only that.
     /// ```
     /// # use convolve::{Conv2d, Forward, Planner};
     /// let (conv, planner) = (Conv2d::new(64, 64, 3).input(56), Planner::new().only("direct"));

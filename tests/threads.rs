@@ -332,6 +332,33 @@ fn what_is_chosen_does_not_depend_on_the_threads_planned_for() {
     }
 }
 
+/// A `direct` weight gradient once chose its path by its estimate for the threads planned for.
+#[test]
+fn no_cut_depends_on_the_threads_planned_for() {
+    fn check<P: Registered>(conv: Conv2d) {
+        let (geometry, isa, accuracy) = (conv.geometry().unwrap(), Isa::best(), Accuracy::Standard);
+        let (caches, machine) = (Caches::default(), Machine::GENERIC);
+        for (algorithm, rank) in P::algorithms().iter().flat_map(|a| [0, 1, 2].map(|rank| (a, rank))) {
+            let [one, four] = [1, 4].map(|threads| {
+                let problem = Problem { geometry, isa, threads, accuracy, caches, machine, rank };
+                algorithm.estimate(&problem).map(|estimate| estimate.tiling)
+            });
+            assert_eq!(one, four, "{} of rank {rank} on {conv:?}", algorithm.name());
+        }
+    }
+    for text in PROBLEMS.into_iter().chain([
+        "mb2ic64ih56oc256kh1",
+        "mb1ic256ih14oc256kh3ph1",
+        "mb1ic512ih7oc512kh3ph1",
+    ]) {
+        for conv in Scope::everything().layouts(text.parse().unwrap()) {
+            check::<Forward>(conv);
+            check::<BackwardData>(conv);
+            check::<BackwardWeights>(conv);
+        }
+    }
+}
+
 /// A `direct` weight gradient once chose its path, and so how its sums are cut, by the last cache of the machine.
 #[test]
 fn no_estimate_depends_on_the_machine() {

@@ -2,7 +2,7 @@
 
 use convolve::{
     BackwardData, BackwardWeights, Budget, Conv2d, Cpu, Epilogue, Error, Exclusion, Forward, Ignored, Isa,
-    Layout, Machine, Par, Planner, Tunable, TuningCache, WeightLayout, Why,
+    Layout, Machine, Par, Plan, Planner, Tunable, TuningCache, WeightLayout, Why,
 };
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -238,12 +238,24 @@ fn a_winner_that_cuts_otherwise_is_taken_or_refused() {
     assert!(won(1000, "tile 1x1").2.is_some());
 }
 
+/// A planner of a rank tunes that rank, and plans by it.
+#[test]
+fn what_was_tuned_at_a_rank_holds_there() {
+    let planner = Planner::new().threads(1).rank(1).with_cache(Arc::new(TuningCache::new()));
+    planner.tune::<Forward>(conv(), SHORT).unwrap();
+    assert_eq!(planner.explain::<Forward>(conv()).unwrap().why, Some(Why::Measured));
+    assert_ne!(planner.rank(0).explain::<Forward>(conv()).unwrap().why, Some(Why::Measured));
+}
+
 /// Tiles of another micro-kernel are packed in another order.
 #[test]
 fn weights_that_were_packed_for_another_cut_are_refused() {
     let conv = Conv2d::new(64, 64, 3).input(20).padding(1);
-    let plan = |rank| Planner::new().threads(1).only("direct").rank(rank).plan::<Forward>(conv).unwrap();
-    let (plan, other) = (plan(0), plan(1));
+    let plan = |rank| Planner::new().threads(1).only("direct").rank(rank).plan::<Forward>(conv).ok();
+    let tile = |plan: &Plan<Forward>| plan.estimate().tiling.tile;
+    let usual = plan(0).unwrap();
+    let other = (1..).map_while(plan).find(|other| tile(other) != tile(&usual)).unwrap();
+    let plan = usual;
     let (weights, src) = (vec![0.0; 64 * 64 * 9], vec![0.0; 64 * 400]);
     let packed = other.pack(&weights).unwrap();
     let (mut dst, mut workspace) = (vec![0.0; 64 * 400], plan.workspace().unwrap());
@@ -260,6 +272,7 @@ fn entries_that_make_no_sense_are_corrupt() {
         ("\"ns\":5.0", "\"ns\":4.0"),
         ("[[\"direct\",5.0]]", "[[\"direct\",5.0],[\"im2col\",4.0]]"),
         ("[[\"direct\",5.0]]", "[]"),
+        ("\"algorithm\":\"direct\"", "\"algorithm\":\"direct\",\"tiling\":\"tile 6x64\""),
         ("\"threads\":1", "\"threads\":0"),
         ("\"threads\":1", "\"threads\":99999999999999999999"),
         ("\"problem\":\"mb1", "\"problem\":\"zz1"),

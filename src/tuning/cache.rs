@@ -209,9 +209,13 @@ impl TuningCache {
         let mut state = self.state();
         let Some(entry) = state.entries.get(&Key::new(explanation, limits)) else { return };
         let usual = explanation.verdicts.iter().position(|verdict| verdict.algorithm == entry.algorithm);
-        let mut winner = usual;
-        if let (Some(first), 1..) = (usual, entry.rank) {
-            let same = |verdict: &Verdict| unusual(verdict) == entry.tiling;
+        let same = |verdict: &Verdict| verdict.rank == entry.rank && unusual(verdict) == entry.tiling;
+        // The one that is there, also where it is refused; else that of its rank, if it still cuts so.
+        let mut winner = usual.filter(|&usual| {
+            let verdict = &explanation.verdicts[usual];
+            verdict.answer.is_err() || same(verdict)
+        });
+        if let (Some(first), None) = (usual, winner) {
             let found = other(&explanation.verdicts[first..=first], entry.rank).filter(same);
             winner = found.map(|verdict| explanation.verdicts.insert(first + 1, verdict)).map(|()| first + 1);
         }

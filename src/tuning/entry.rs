@@ -3,7 +3,6 @@
 use crate::{Explanation, Verdict};
 use convolve_core::Conv2d;
 use convolve_simd::Cpu;
-use core::cmp::Ordering;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -112,17 +111,14 @@ pub(crate) fn unusual(verdict: &Verdict) -> String {
 }
 
 impl TunedEntry {
-    /// From what was timed; nothing if nothing was.
-    pub(crate) fn new(key: &Key, cold: bool, timed: &[&Verdict]) -> Option<Self> {
+    /// From the winner and all that were timed; nothing if the winner was not.
+    pub(crate) fn new(key: &Key, cold: bool, winner: &Verdict, timed: &[&Verdict]) -> Option<Self> {
         // Tenths: no clock is better, and short decimals are read back as the same number.
         let tenths = |verdict: &Verdict| Some((verdict.measured? * 10.0).round() / 10.0);
         let measured = timed
             .iter()
             .filter_map(|verdict| Some((name(verdict.algorithm, &unusual(verdict)), tenths(verdict)?)))
             .collect();
-        let least =
-            |a: &&&Verdict, b: &&&Verdict| a.measured.partial_cmp(&b.measured).unwrap_or(Ordering::Equal);
-        let winner = timed.iter().filter(|verdict| verdict.measured.is_some()).min_by(least)?;
         let (algorithm, rank, tiling, ns) =
             (winner.algorithm.to_owned(), winner.rank, unusual(winner), tenths(winner)?);
         let Key { problem, pass, layout, weights, threads, isa, accuracy, limits } = key.clone();
@@ -204,6 +200,9 @@ impl TunedEntry {
         }
         if self.measured.iter().any(|&(_, ns)| ns < self.ns) {
             return Err("the winner is not the fastest");
+        }
+        if self.rank == 0 && !self.tiling.is_empty() {
+            return Err("`tiling` is that of a `rank`, and there is none");
         }
         if !(1..=1024).contains(&self.threads) {
             return Err("`threads` is not between 1 and 1024");

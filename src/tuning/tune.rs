@@ -78,8 +78,8 @@ impl Planner {
     ///   where plans will run.
     /// - Samples of at least 0.1 ms, taken from the candidates in turn so that a slow moment meets all of them; after three rounds those 30 %
     ///   behind the best are dropped; medians decide. Weights are packed and memory is allocated before.
-    /// - Algorithms differ in their last bits, within the accuracy class, and a close race may end differently the next time: for the same bits in every
-    ///   run, plan by a saved cache.
+    /// - Algorithms, and the ways in which one cuts a problem, differ in their last bits, within the accuracy class, and a close race may end differently the
+    ///   next time: for the same bits in every run, plan by a saved cache.
     /// - [`Budget`] has the time and says what cold weights are. It takes the memory of the problem, a workspace for each candidate, and copies of the
     ///   weights.
     ///
@@ -132,10 +132,10 @@ impl Planner {
         if let Some((&(_, winner), _)) = fastest {
             explanation.choose(winner, Why::Measured);
         }
-        if let Some(cache) = &self.tuned {
+        if let (Some(cache), Some(winner)) = (&self.tuned, explanation.chosen()) {
             let timed: Vec<_> = order.iter().map(|&(_, i)| &explanation.verdicts[i]).collect();
             let key = Key::new(&explanation, &self.limits());
-            if let Some(entry) = TunedEntry::new(&key, budget.cold, &timed) {
+            if let Some(entry) = TunedEntry::new(&key, budget.cold, winner, &timed) {
                 cache.insert(entry);
             }
         }

@@ -541,7 +541,7 @@ pub struct Scope {
     pub caches: Vec<Caches>,
     /// The accuracy class.
     pub accuracy: Accuracy,
-    /// Ways to cut a problem, as [`Planner::rank`] counts them; an algorithm that has fewer refuses the others.
+    /// Ways to cut a problem, as [`Planner::rank`] counts them; an algorithm that has fewer refuses the others, and one that has one ignores them.
     pub ranks: Vec<usize>,
 }
 

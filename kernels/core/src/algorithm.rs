@@ -109,7 +109,7 @@ pub struct Problem {
     /// Rates for estimates. They decide which algorithm is taken, and never a bit of what it computes.
     pub machine: Machine,
     /// Which [`Tiling`]: 0 is the one that an algorithm takes if it is not told, 1 another, and so on. Beyond the last it refuses
-    /// ([`Unsupported::RANK`]), or repeats itself if it has only one.
+    /// ([`Unsupported::RANK`]). A rank may repeat an earlier tiling, and algorithms that cut in one way ignore it.
     pub rank: usize,
 }
 

@@ -1,11 +1,10 @@
 //! How an algorithm cuts a problem, as data: part of what a plan is, of what the planner tells, and of what tuning tries.
 
-use core::cmp::Ordering;
 use core::fmt;
 
 /// The sizes into which an algorithm cuts a problem. It prices some, and takes the cheapest; [`Problem::rank`](crate::Problem::rank) asks for another.
 ///
-/// Zeros: the algorithm has no such size. Two plans by one algorithm that differ in this alone pack weights differently, and may add up in another order.
+/// Zeros: the algorithm has no such size. Two plans by one algorithm that differ in this alone may add up in another order, and pack weights for another tile.
 ///
 /// ```
 /// let tiling = convolve_core::Tiling { tile: [6, 64], task: [1, 784, 128], near: 64 };
@@ -36,7 +35,7 @@ impl fmt::Display for Tiling {
     }
 }
 
-/// How long two things take of which each hides behind the other: the longer, and a little more the nearer they are. The norm `(a^N + b^N)^(1/N)`, by two terms
+/// How long two things take of which each hides behind the other: the longer, and a little more the nearer they are. The norm `(a^N + b^N)^(1/N)` for N = 3 and 6, by two terms
 /// of its series that meet it at both ends, as prices are asked for by the thousand: at most 0.4 % off.
 ///
 /// ```
@@ -82,14 +81,14 @@ impl<K: PartialEq, T> Ranked<K, T> {
 
     /// Whether an offer at that price can still matter.
     pub fn wants(&self, cost: f64) -> bool {
-        self.rank > 0 || self.offers.first().is_none_or(|(least, ..)| cost < *least)
+        self.rank > 0 || self.offers.first().is_none_or(|(least, ..)| cost.total_cmp(least).is_lt())
     }
 
     /// Offers something; of equals the first stays.
     pub fn offer(&mut self, cost: f64, kind: K, value: T) {
         let found = self.offers.iter_mut().find(|(_, other, _)| self.rank == 0 || *other == kind);
         match found {
-            Some(other) if cost < other.0 => *other = (cost, kind, value),
+            Some(other) if cost.total_cmp(&other.0).is_lt() => *other = (cost, kind, value),
             Some(_) => (),
             None => self.offers.push((cost, kind, value)),
         }
@@ -97,8 +96,7 @@ impl<K: PartialEq, T> Ranked<K, T> {
 
     /// The one of the rank, if there are so many kinds.
     pub fn take(mut self) -> Option<T> {
-        let by_cost = |a: &(f64, K, T), b: &(f64, K, T)| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal);
-        self.offers.sort_by(by_cost);
+        self.offers.sort_by(|a, b| a.0.total_cmp(&b.0));
         self.offers.into_iter().nth(self.rank).map(|(.., value)| value)
     }
 }

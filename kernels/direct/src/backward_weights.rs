@@ -40,31 +40,47 @@ impl Algorithm<BackwardWeights> for Direct {
     }
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
-        Ok(choose(problem)?.0)
+        Ok(choose(problem)?.estimate)
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
-        choose(problem).expect(ACCEPTED).1
+        choose(problem).expect(ACCEPTED).execute
     }
 }
 
-type Priced = (Estimate, Box<dyn Execute<BackwardWeights>>);
+/// One way, with its price on one thread: what is chosen must not depend on how many there are.
+struct Way {
+    in_place: bool,
+    alone: f64,
+    estimate: Estimate,
+    execute: Box<dyn Execute<BackwardWeights>>,
+}
 
 /// Vectors of input channels, or, where operands and gradient lie right for them, of output channels: what costs less. By the rank of the problem what
 /// other micro-kernels cost.
-fn choose(problem: &Problem) -> Result<Priced, Unsupported> {
-    let both = |problem: &Problem| {
-        let runner =
-            Runner::new(problem).map(|runner| -> Priced { (runner.estimate(problem), Box::new(runner)) });
-        let other = InPlace::new(problem).map(|other| -> Priced { (other.estimate(), Box::new(other)) });
-        [runner, other].into_iter().flatten()
+fn choose(problem: &Problem) -> Result<Way, Unsupported> {
+    let ways = |rank: usize| {
+        let [problem, one] = [problem.threads, 1].map(|threads| Problem { rank, threads, ..*problem });
+        let packed = Runner::new(&problem).map(|runner| Way {
+            in_place: false,
+            alone: runner.estimate(&one).ns,
+            estimate: runner.estimate(&problem),
+            execute: Box::new(runner),
+        });
+        let in_place = InPlace::new(&problem).map(|runner| Way {
+            in_place: true,
+            alone: runner.alone(),
+            estimate: runner.estimate(),
+            execute: Box::new(runner),
+        });
+        [packed, in_place].into_iter().flatten()
     };
-    let cheaper = |a: &Priced, b: &Priced| a.0.ns.total_cmp(&b.0.ns);
-    let first = both(&Problem { rank: 0, ..*problem }).min_by(cheaper).ok_or(Unsupported::RANK)?;
+    let cheaper = |a: &Way, b: &Way| a.alone.total_cmp(&b.alone);
+    let first = ways(0).min_by(cheaper).ok_or(Unsupported::RANK)?;
     let Some(rank) = problem.rank.checked_sub(1) else { return Ok(first) };
-    let ranks = 0..ukernels(problem.isa).len();
-    let mut others: Vec<_> = ranks.flat_map(|rank| both(&Problem { rank, ..*problem })).collect();
-    others.retain(|(estimate, _)| estimate.tiling != first.0.tiling);
+    let mut others: Vec<_> = (0..ukernels(problem.isa).len()).flat_map(ways).collect();
+    let kind = |way: &Way| (way.in_place, way.estimate.tiling.tile);
+    others.retain(|way| kind(way) != kind(&first));
     others.sort_by(cheaper);
     others.into_iter().nth(rank).ok_or(Unsupported::RANK)
 }

@@ -307,6 +307,11 @@ impl InPlace {
         [steps * times, copies, begun * times, 0.0]
     }
 
+    /// Nanoseconds on one thread.
+    pub(crate) fn alone(&self) -> f64 {
+        self.parts().iter().sum::<f64>() / 3.5
+    }
+
     pub(crate) fn estimate(&self) -> Estimate {
         let tasks = self.blocks.cuts.boxes(&self.geometry) * self.blocks.cuts.parts;
         let parts = self.parts();

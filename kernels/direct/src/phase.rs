@@ -76,7 +76,7 @@ struct Source<'a> {
 
 impl PhaseRunner {
     /// The usual micro-kernel with the cheapest cut, or, by the rank of the problem, what follows by its price: other micro-kernels, and tasks of other
-    /// channels.
+    /// channels. (A problem of one task has no price: there the others follow widest first.)
     pub(crate) fn new(problem: &Problem, direction: Direction) -> Result<Self, Unsupported> {
         let sides = Sides::new(&problem.geometry, direction);
         let taps = sides.phases.iter().map(Phase::taps).max().unwrap_or(0);

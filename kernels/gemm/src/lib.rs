@@ -7,15 +7,14 @@
 //! No word of convolution here: pixels, taps and channels are rows, columns and depth.
 #![forbid(unsafe_code)]
 
+mod call;
 mod gemm;
 mod operand;
 #[expect(clippy::needless_range_loop, reason = "accumulators must be indexed by constants of unrolled loops")]
 mod tile;
 mod transpose;
 
+pub use call::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Walk, cut, first_row};
 pub use gemm::{Blocking, Target, product};
 pub use operand::{Dense, Operand, Panels, Transposed};
-pub use tile::{
-    Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, cut, first_row, tiles, ukernel, ukernel_of_rank,
-    ukernels,
-};
+pub use tile::{Ukernel, tiles, ukernel, ukernel_of_rank, ukernels};

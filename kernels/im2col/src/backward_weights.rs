@@ -2,7 +2,7 @@
 //! the pixels of the image, and runs on over the images into the same accumulators.
 
 use crate::patches::Patches;
-use crate::{ACCEPTED, Im2col, blocking};
+use crate::{ACCEPTED, Im2col, blocking, kernel};
 use convolve_core::phase::Phase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
@@ -37,15 +37,12 @@ impl Runner {
     fn new(problem: &Problem) -> Result<Self, Unsupported> {
         let geometry = problem.geometry;
         let [height, width] = geometry.output();
-        let cuts = |kernel: &dyn Ukernel| {
-            WeightCuts::new(&geometry, problem.accuracy, &problem.caches, [kernel.mr(), kernel.nr()], 1)
-        };
         let depth = height * width;
-        let (kernel, blocking) = blocking(problem, [geometry.group_in(), depth], |kernel| {
-            let [oc, ic] = cuts(kernel).block;
-            [oc, ic, depth]
-        })?;
-        let cuts = cuts(kernel.as_ref());
+        let kernel = kernel(problem, [geometry.group_in(), depth])?;
+        let tile = [kernel.mr(), kernel.nr()];
+        let cuts = WeightCuts::new(&geometry, problem.accuracy, &problem.caches, tile, 1);
+        let [oc, ic] = cuts.block;
+        let blocking = blocking(problem, kernel.as_ref(), [oc, ic, depth]);
         Ok(Self { geometry, phase: geometry.forward(), kernel, cuts, blocking, threads: problem.threads })
     }
 

@@ -27,17 +27,15 @@ pub struct Im2col;
 
 const ACCEPTED: &str = "accepted by `estimate`";
 
-/// The micro-kernel of the rank of a problem, for so many columns and such a depth, and the blocks for it: as the caches suggest, and of half the depth.
-fn blocking(
-    problem: &Problem,
-    [columns, depth]: [usize; 2],
-    size: impl Fn(&dyn Ukernel) -> [usize; 3],
-) -> Result<(Box<dyn Ukernel>, Blocking), Unsupported> {
-    let rank = problem.rank;
-    let kernel = ukernel_of_rank(problem.isa, [columns, depth], rank / 2).ok_or(Unsupported::RANK)?;
-    let caches = Caches { l1: problem.caches.l1 >> (rank % 2), ..problem.caches };
-    let blocking = Blocking::new(kernel.as_ref(), &caches, size(kernel.as_ref()));
-    Ok((kernel, Blocking { caches: problem.caches, ..blocking }))
+/// The micro-kernel for so many columns and such a depth: of every two ranks of a problem the next one.
+fn kernel(problem: &Problem, size: [usize; 2]) -> Result<Box<dyn Ukernel>, Unsupported> {
+    ukernel_of_rank(problem.isa, size, problem.rank / 2).ok_or(Unsupported::RANK)
+}
+
+/// The blocks for a micro-kernel: as the caches suggest, in odd ranks for half of L1, which makes them less deep.
+fn blocking(problem: &Problem, kernel: &dyn Ukernel, size: [usize; 3]) -> Blocking {
+    let caches = Caches { l1: problem.caches.l1 >> (problem.rank % 2), ..problem.caches };
+    Blocking { caches: problem.caches, ..Blocking::new(kernel, &caches, size) }
 }
 
 impl Im2col {

@@ -9,8 +9,8 @@
 //! A phase of backward-data with a stride writes every s-th pixel: in NHWC rows may go anywhere; in NCHW the product goes to a buffer and its
 //! rows are spread from there.
 
-use crate::blocking;
 use crate::patches::Patches;
+use crate::{blocking, kernel};
 use convolve_core::phase::Phase;
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Tiling,
@@ -38,13 +38,13 @@ impl PatchRunner {
             Layout::Nhwc => sides.output.channels,
             Layout::Nchw => height * width,
         };
-        let cut = |kernel: &dyn Ukernel| Self::cut(&sides, problem.geometry.macs(), kernel);
-        let (kernel, blocking) =
-            blocking(problem, [columns, depth], |kernel| match (sides.layout, cut(kernel)) {
-                (Layout::Nhwc, (pixels, channels)) => [pixels, channels, depth],
-                (Layout::Nchw, (pixels, channels)) => [channels, pixels, depth],
-            })?;
-        let (pixels, channels) = cut(kernel.as_ref());
+        let kernel = kernel(problem, [columns, depth])?;
+        let (pixels, channels) = Self::cut(&sides, problem.geometry.macs(), kernel.as_ref());
+        let size = match sides.layout {
+            Layout::Nhwc => [pixels, channels, depth],
+            Layout::Nchw => [channels, pixels, depth],
+        };
+        let blocking = blocking(problem, kernel.as_ref(), size);
         Ok(Self { sides, kernel, blocking, pixels, channels, threads: problem.threads })
     }
 

@@ -273,14 +273,14 @@ impl<'a> Price<'a> {
     }
 
     /// What is compared; cycles of all tasks on one core, and the two of `waits`; the parts of the first. What does not fit twice L2 comes
-    /// from L3: weights, which are prefetched, at 17 to 21 bytes a cycle, slower in wide panels and where all are more than 12 MiB, and what is read again at 64. Products and the
-    /// stream of weights hide each other, but not where both take as long. Grows with `lens` and `slices`. (Constants fitted to 1200 cuts of 17 problems,
-    /// Zen 5: standard deviation of predicted over measured 11 %, the cut that is taken 4 % slower than the best in the mean.)
+    /// from L3: weights, which are prefetched, at 17 to 21 bytes a cycle, slower in wide panels and where all are more than three shares of L3, and what is read
+    /// again at 64. Products and the stream of weights hide each other, but not where both take as long. Grows with `lens` and `slices`. (Constants fitted to
+    /// 1500 cuts of 24 problems, Zen 5: standard deviation of predicted over measured 11 %, the cut that is taken 5 % slower than the best in the mean.)
     fn cost(&self, block: &Block, lens: &Lens, slices: usize) -> (f64, [f64; 3], [f64; 3]) {
         let &Block { parts, tiles, gemm } = block;
         let &Self { sides, shape, task, near, writing, all, waits, .. } = self;
         let products = shape.products as f64;
-        // Of all weights, and those of a task.
+        // Of a task, and all.
         let panel = products * (sides.input.channels * self.kernel.nr()) as f64 * 4.0;
         let [weights, all_weights] = self.panels.map(|panels| panel * panels);
         let [v, m] = [lens.v, lens.m].map(|extent| extent.iter().product::<usize>() as f64 * 4.0);
