@@ -83,7 +83,7 @@ pub struct Explanation {
     pub accuracy: Accuracy,
     /// The machine whose constants the estimates use.
     pub machine: &'static str,
-    /// One per registered algorithm; after [`tune`](crate::Planner::tune) also those of other ways to cut the problem that were timed, by a cache the one that won.
+    /// One per registered algorithm; after `Planner::tune` also those of other ways to cut the problem that were timed, by a cache the one that won.
     pub verdicts: Vec<Verdict>,
     /// What decided; nothing if there was nothing to choose from.
     pub why: Option<Why>,

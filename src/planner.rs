@@ -160,7 +160,7 @@ impl Planner {
 
     /// Takes another of the ways in which an algorithm cuts a problem: 0 is the one that it prefers (default), 1 another, and so on, as
     /// [`explain`](Self::explain) shows them in [`Estimate::tiling`](crate::Estimate::tiling). An algorithm that knows no further way
-    /// refuses, and one that cuts in one way ignores this; a rank may repeat an earlier tiling. [`tune`](Self::tune) tries several, but of a planner with a
+    /// refuses, and one that cuts in one way ignores this; a rank may repeat an earlier tiling. `tune` tries several, but of a planner with a
     /// rank only that.
     /// ```
     /// # use convolve::{Conv2d, Forward, Planner};
