@@ -18,13 +18,11 @@ use core::fmt;
 pub struct Verdict {
     /// Its name.
     pub algorithm: &'static str,
-    /// Its cost on the planner's machine, or why not.
+    /// Its cost on the planner's machine, or why not. The least [`alone`](Estimate::alone) wins, however many threads there are: each algorithm gives the
+    /// same bits for any number of threads, two algorithms do not, so the choice must not depend on it.
     pub answer: Result<Estimate, Exclusion>,
     /// Which of its ways to cut the problem this is, as in [`Planner::rank`](crate::Planner::rank).
     pub rank: usize,
-    /// Its estimated nanoseconds with one thread, if it is a candidate: the least wins, however many threads there are. Each algorithm gives the same
-    /// bits for any number of threads; two algorithms do not, so the choice must not depend on it.
-    pub alone: Option<f64>,
     /// How far it may be from exact: 1 for |error| <= K u S, else [`Algorithm::amplification`](crate::Algorithm::amplification).
     pub amplification: f64,
     /// Nanoseconds of a run, if it was timed for this problem on this machine.
@@ -103,7 +101,7 @@ impl Explanation {
 
     /// Takes the smallest estimate for one thread.
     pub(crate) fn choose_by_estimate(&mut self) {
-        let price = |(i, estimate): (usize, Estimate)| (self.verdicts[i].alone.unwrap_or(estimate.ns), i);
+        let price = |(i, estimate): (usize, Estimate)| (estimate.alone, i);
         let mut order: Vec<(f64, usize)> = self.accepted().map(price).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         let Some(&(best, winner)) = order.first() else { return };

@@ -4,8 +4,8 @@
 use crate::registry::Registered;
 use crate::{Explanation, Plan, Verdict};
 use convolve_core::{
-    Accuracy, Algorithm, BackwardData, BackwardWeights, Caches, Conv2d, Error, Estimate, Exclusion, Forward,
-    Machine, Par, Pass, Problem,
+    Accuracy, Algorithm, BackwardData, BackwardWeights, Caches, Conv2d, Error, Exclusion, Forward, Machine,
+    Par, Pass, Problem,
 };
 use convolve_linear::{FullyConnected, Linear};
 use convolve_pool::{Pool2d, Pooling};
@@ -348,17 +348,11 @@ impl Planner {
                 _ => Ok(estimate),
             }
         };
-        let one = Problem { threads: 1, ..*problem };
-        let alone = |estimate: Estimate| match problem.threads {
-            1 => Some(estimate.ns),
-            _ => Some(algorithm.estimate(&one).ok()?.on(&one).ns),
-        };
         let answer = answer();
         Verdict {
             algorithm: algorithm.name(),
             answer,
             rank: problem.rank,
-            alone: answer.ok().and_then(alone),
             amplification: algorithm.amplification(),
             measured: None,
             chosen: false,

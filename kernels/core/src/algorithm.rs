@@ -188,7 +188,7 @@ impl fmt::Display for Exclusion {
     }
 }
 
-/// Where the time of an estimate goes, in nanoseconds. Zeros: the algorithm does not say.
+/// Where the time of an estimate goes, in nanoseconds.
 ///
 /// ```
 /// let stages = convolve_core::Stages { compute: 3.0, memory: 1.0, ..Default::default() };
@@ -214,31 +214,23 @@ impl Stages {
     pub fn sum(&self) -> f64 {
         self.compute + self.memory + self.calls + self.waiting
     }
-
-    /// A time that is shared out as `parts` are: compute, memory, calls, waiting, in whatever unit.
-    /// ```
-    /// let stages = convolve_core::Stages::split(30.0, [1.0, 0.5, 0.0, 0.0]);
-    /// assert_eq!((stages.compute, stages.memory), (20.0, 10.0));
-    /// ```
-    pub fn split(ns: f64, parts: [f64; 4]) -> Self {
-        let sum: f64 = parts.iter().sum();
-        let [compute, memory, calls, waiting] =
-            parts.map(|part| if sum > 0.0 { part / sum * ns } else { 0.0 });
-        Self { compute, memory, calls, waiting }
-    }
 }
 
 /// What an algorithm expects to need.
 ///
 /// ```
-/// let estimate = convolve_core::Estimate { ns: 1e6, workspace: 256, ..Default::default() };
-/// assert_eq!(estimate.packed, 0);
+/// let estimate = convolve_core::Estimate { workspace: 256, ..convolve_core::Estimate::new([7e6, 0.0, 0.0], 1.0) };
+/// assert_eq!((estimate.ns, estimate.packed), (2e6, 0));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Time of one run with packed weights, in nanoseconds. Algorithms answer for a core of [`Estimate::GHZ`]; the planner converts
-    /// that to its [`Machine`].
+    /// Time of one run with packed weights, in nanoseconds. Algorithms answer for one core of [`Estimate::GHZ`]; [`on`](Self::on) converts
+    /// that to the threads and the [`Machine`] of the problem.
     pub ns: f64,
+    /// The same for one thread, whatever the problem has.
+    pub alone: f64,
+    /// The part of the work that the busiest thread does: [`Tasks::busiest`](crate::Tasks::busiest).
+    pub busiest: f64,
     /// Workspace, in floats, for all threads.
     pub workspace: usize,
     /// Packed weights, in floats.
@@ -249,46 +241,69 @@ pub struct Estimate {
     pub tiling: Tiling,
 }
 
+impl Default for Estimate {
+    fn default() -> Self {
+        Self::new([0.0; 3], 1.0)
+    }
+}
+
 impl Estimate {
+    /// Of cycles of one core, to compute, for memory and for calls, of which the busiest thread has that part.
+    /// ```
+    /// let estimate = convolve_core::Estimate::new([3.5e3, 7e3, 0.0], 0.5);
+    /// assert_eq!((estimate.ns, estimate.stages.memory), (3e3, 2e3));
+    /// ```
+    pub fn new([compute, memory, calls]: [f64; 3], busiest: f64) -> Self {
+        let [compute, memory, calls] = [compute, memory, calls].map(|cycles| cycles / Self::GHZ);
+        let stages = Stages { compute, memory, calls, waiting: 0.0 };
+        let (ns, tiling) = (stages.sum(), Tiling::default());
+        Self { ns, alone: ns, busiest, workspace: 0, packed: 0, stages, tiling }
+    }
+
     /// The clock of the core by which algorithms convert cycles to nanoseconds; it does two vectors of multiply-adds in a cycle.
     pub const GHZ: f64 = 3.5;
 
-    /// The same work on the machine of the problem. Its clock scales calls and waiting; its multiply-adds in a cycle as well what is computed
-    /// (an algorithm that does not say its stages only computes); its bandwidths half of what is moved, and what its tensors take at least
-    /// that do not fit its caches; with more threads than one it wakes them.
+    /// The same work on the machine of the problem. Its clock scales calls; its multiply-adds in a cycle as well what is computed; its bandwidths half
+    /// of what is moved, and what its tensors take at least that do not fit its caches. More threads than one have to be woken, and wait for the busiest.
     /// ```
-    /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem, Stages};
+    /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem};
     /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);
     /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [1e3, 28.0, 14.0, 1.0], fork_ns: 7.0, ..Machine::GENERIC };
     /// let caches = machine.caches;
     /// let problem = Problem { geometry, isa, threads: 2, accuracy: Accuracy::Strict, caches, machine, rank: 0 };
-    /// let estimate = Estimate { ns: 11.0, stages: Stages::split(11.0, [8.0, 2.0, 1.0, 0.0]), ..Default::default() };
-    /// let stages = estimate.on(&problem).stages;
-    /// assert_eq!((stages.compute, stages.calls, stages.waiting), (8.0 * 2.0 * 2.0, 1.0 * 2.0, 7.0));
-    /// assert!((stages.memory - 2.0 * (2.0 + 4.0) / 2.0).abs() < 1e-9, "GENERIC reads 112 and 56 bytes a nanosecond");
+    /// let estimate = Estimate::new([8.0, 2.0, 1.0].map(|ns| ns * Estimate::GHZ), 0.75).on(&problem);
+    /// let [compute, memory, calls] = [8.0 * 2.0 * 2.0, 2.0 * (2.0 + 4.0) / 2.0, 1.0 * 2.0]; // GENERIC reads 112 and 56 bytes a nanosecond
+    /// assert!((estimate.alone - (compute + memory + calls)).abs() < 1e-9);
+    /// assert!((estimate.ns - (estimate.alone * 0.75 + 7.0)).abs() < 1e-9);
+    /// assert!((estimate.stages.compute - compute / 2.0).abs() < 1e-9, "as the mean thread sees it");
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
     pub fn on(self, problem: &Problem) -> Self {
-        let machine = &problem.machine;
+        let Problem { machine, geometry, threads, .. } = problem;
         let clock = Self::GHZ / machine.ghz;
         let fma = machine.fma(problem.isa);
         let compute = clock * if fma > 0.0 { 2.0 / fma } else { 1.0 };
-        let fork = if problem.threads > 1 { machine.fork_ns } else { 0.0 };
-        let mut stages = match self.stages.sum() {
-            0.0 => Stages { compute: self.ns * compute, waiting: fork, ..Stages::default() },
-            _ => Stages {
-                compute: self.stages.compute * compute,
-                memory: self.stages.memory * machine.moving(),
-                calls: self.stages.calls * clock,
-                waiting: self.stages.waiting * clock + fork,
-            },
+        let one = Stages {
+            compute: self.stages.compute * compute,
+            memory: self.stages.memory * machine.moving(),
+            calls: self.stages.calls * clock,
+            waiting: 0.0,
         };
         // No algorithm is faster than its tensors can be moved, and where both take as long they do not quite hide each other.
-        let (sum, moved) = (stages.sum(), machine.moved_ns(&problem.geometry, problem.threads));
-        if moved > 0.0 {
-            stages.memory += both::<3>(sum, moved) - sum;
-        }
-        Self { ns: stages.sum(), stages, ..self }
+        let with_moved = |ns: f64, threads: usize| match machine.moved_ns(geometry, threads) {
+            moved if moved > 0.0 => both::<3>(ns, moved),
+            _ => ns,
+        };
+        let alone = with_moved(one.sum(), 1);
+        let (ns, mean) = if *threads > 1 && self.busiest < 1.0 {
+            (with_moved(one.sum() * self.busiest, *threads) + machine.fork_ns, 1.0 / *threads as f64)
+        } else {
+            (alone, 1.0)
+        };
+        let [compute, calls] = [one.compute, one.calls].map(|part| part * mean);
+        let waiting = if mean < 1.0 { one.sum() * (self.busiest - mean) + machine.fork_ns } else { 0.0 };
+        let stages = Stages { compute, calls, waiting, memory: ns - compute - calls - waiting };
+        Self { ns, alone, stages, ..self }
     }
 }
 

@@ -1,6 +1,6 @@
 //! From sums in the order in which kernels make them to the gradient in the order of the weights.
 
-use crate::{Accuracy, BlockMut, Caches, Cut, Geometry, Par, Update, WeightLayout, lines};
+use crate::{Accuracy, BlockMut, Caches, Cut, Geometry, Par, Tasks, Update, WeightLayout, lines};
 use core::ops::Range;
 
 /// Output channels (of all groups) and input channels (of their group) of one task.
@@ -195,6 +195,20 @@ impl WeightCuts {
         geometry.conv().groups * geometry.group_out().div_ceil(oc) * geometry.group_in().div_ceil(ic)
     }
 
+    /// The tasks of a run: all parts of all boxes.
+    /// ```
+    /// let geometry = convolve_core::Conv2d::new(8, 16, 1).input(1).geometry()?;
+    /// assert_eq!(convolve_core::WeightCuts { block: [8, 4], parts: 3 }.tasks(&geometry).count(), 12);
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn tasks(&self, geometry: &Geometry) -> Tasks {
+        let ([oc, ic], one) = (self.block, Cut { unit: 1, block: 1 });
+        let oc_cut = Cut { unit: geometry.group_out(), block: oc };
+        let ic_cut = Cut { unit: geometry.group_in(), block: ic };
+        let extent = [self.parts, geometry.conv().out_channels, geometry.group_in()];
+        Tasks { extent, cuts: [one, oc_cut, ic_cut] }
+    }
+
     /// Number of a task's box.
     fn index(&self, geometry: &Geometry, task: &WeightTask) -> usize {
         let ([oc, ic], group) = (self.block, geometry.group_out());
@@ -211,10 +225,18 @@ impl WeightCuts {
         WeightTask { oc: first..first + oc.min(outputs - start), ic: column..inputs.min(column + ic) }
     }
 
-    /// The gradient as an array, and its boxes.
-    fn grid(&self, geometry: &Geometry) -> ([usize; 3], [Cut; 3]) {
+    /// Output channels of a piece of the gradient when parts are added: where there are parts, there are few boxes, and no thread is to wait for the one
+    /// that adds up.
+    fn added(&self) -> usize {
+        let block = self.block[0];
+        let pieces = (1..=8).rev().find(|&n| block.is_multiple_of(n) && block / n >= 16);
+        block / pieces.unwrap_or(1)
+    }
+
+    /// The gradient as an array, and its pieces of that many output channels: those of a box, or fewer that divide them.
+    fn grid(&self, geometry: &Geometry, oc: usize) -> ([usize; 3], [Cut; 3]) {
         let (conv, ic, taps) = (geometry.conv(), geometry.group_in(), geometry.taps());
-        let oc_cut = Cut { unit: geometry.group_out(), block: self.block[0] };
+        let oc_cut = Cut { unit: geometry.group_out(), block: oc };
         let ic_cut = Cut { unit: ic, block: self.block[1] };
         let all_taps = Cut { unit: ic_cut.unit * taps, block: ic_cut.block * taps };
         let cuts = match conv.weight_layout {
@@ -255,21 +277,34 @@ impl WeightCuts {
         panel: Option<usize>,
         reduce: &(dyn Fn(&WeightTask, usize, &mut [f32]) -> usize + Sync),
     ) {
-        let (conv, taps) = (geometry.conv(), geometry.taps());
-        let (extent, cuts) = self.grid(geometry);
-        let task = |ranges: &[Range<usize>; 3]| WeightTask::of(geometry, ranges);
-        self.parts(geometry, len).for_each_box(
-            BlockMut::new(gradient, extent),
+        let (layout, taps) = (geometry.conv().weight_layout, geometry.taps());
+        let sums = self.parts(geometry, len);
+        let reduce =
+            |index: usize, part: usize, lane: &mut [f32]| reduce(&self.task(geometry, index), part, lane);
+        let (partial, lanes) = workspace.split_at_mut(lines(sums.partial_len()));
+        let partial = sums.make(partial, par, lanes, lane_len, &reduce);
+        let (extent, cuts) = self.grid(geometry, if self.parts > 1 { self.added() } else { self.block[0] });
+        BlockMut::new(gradient, extent).for_each_piece(
             cuts,
             par,
-            workspace,
+            lanes,
             lane_len,
-            &|ranges| self.index(geometry, &task(ranges)),
-            &|index, part, lane| reduce(&self.task(geometry, index), part, lane),
-            &|index, sums, piece| {
-                let task = self.task(geometry, index);
+            &|ranges, mut piece, lane| {
+                let task = WeightTask::of(geometry, &ranges);
+                let index = self.index(geometry, &task);
                 let nr = panel.unwrap_or(task.ic.len());
-                deliver(sums, nr, taps, &task, conv.weight_layout, update, transpose, piece);
+                let count = if self.parts == 1 {
+                    reduce(index, 0, lane)
+                } else {
+                    let whole = self.task(geometry, index);
+                    let (rows, at) = (taps * task.ic.len().div_ceil(nr), task.oc.start - whole.oc.start);
+                    for row in 0..rows {
+                        let to = &mut lane[row * task.oc.len() * nr..][..task.oc.len() * nr];
+                        sums.add(partial, index, (row * whole.oc.len() + at) * nr, to);
+                    }
+                    rows * task.oc.len() * nr
+                };
+                deliver(&lane[..count], nr, taps, &task, layout, update, transpose, &mut piece);
             },
         );
     }
@@ -298,7 +333,7 @@ impl WeightCuts {
         lane_len: usize,
         sums: &SumsFn<'_>,
     ) {
-        let (extent, cuts) = self.grid(geometry);
+        let (extent, cuts) = self.grid(geometry, self.block[0]);
         let gradient = BlockMut::new(gradient, extent);
         if self.parts == 1 {
             return gradient.for_each_piece(cuts, par, workspace, lane_len, &|ranges, mut piece, lane| {
@@ -323,16 +358,24 @@ impl WeightCuts {
             },
         );
         let partial = &*partial;
+        let (_, cuts) = self.grid(geometry, self.added());
         gradient.for_each_piece(cuts, par, &mut [], 0, &|ranges, mut piece, _| {
-            let index = self.index(geometry, &WeightTask::of(geometry, &ranges));
-            let [planes, rows, columns] = piece.extent();
-            for (at, (i, j)) in (0..planes).flat_map(|i| (0..rows).map(move |j| (i, j))).enumerate() {
+            let task = WeightTask::of(geometry, &ranges);
+            let index = self.index(geometry, &task);
+            let (whole, own) = (self.task(geometry, index), task.extent(geometry));
+            let [_, all_rows, all_columns] = whole.extent(geometry);
+            // Where the first output channel is in the box.
+            let axis = if geometry.conv().weight_layout == WeightLayout::Hwio { 2 } else { 0 };
+            let mut first = [0; 3];
+            first[axis] = task.oc.start - whole.oc.start;
+            for (i, j) in (0..own[0]).flat_map(|i| (0..own[1]).map(move |j| (i, j))) {
                 let to = piece.row(i, j);
                 if update == Update::Overwrite {
                     to.fill(0.0);
                 }
+                let at = ((first[0] + i) * all_rows + first[1] + j) * all_columns + first[2];
                 for part in 0..self.parts {
-                    let from = &partial[(part * boxes + index) * len + at * columns..][..columns];
+                    let from = &partial[(part * boxes + index) * len + at..][..own[2]];
                     to.iter_mut().zip(from).for_each(|(to, sum)| *to += sum);
                 }
             }
@@ -387,12 +430,31 @@ impl Parts {
         reduce: &(dyn Fn(usize, usize, &mut [f32]) -> usize + Sync),
         deliver: &DeliverFn<'_>,
     ) {
-        let Self { parts, boxes, len } = *self;
         let (partial, lanes) = workspace.split_at_mut(lines(self.partial_len()));
-        if parts > 1 {
-            let one = Cut { unit: 1, block: 1 };
-            let partial = BlockMut::new(&mut partial[..parts * boxes * len], [parts, boxes, len]);
-            let cuts = [one, one, Cut::whole(len)];
+        let partial = self.make(partial, par, lanes, lane_len, reduce);
+        gradient.for_each_piece(cuts, par, lanes, lane_len, &|ranges, mut piece, lane| {
+            let index = index(&ranges);
+            let count = if self.parts == 1 { reduce(index, 0, lane) } else { self.len };
+            if self.parts > 1 {
+                self.add(partial, index, 0, &mut lane[..count]);
+            }
+            deliver(index, &lane[..count], &mut piece);
+        });
+    }
+
+    /// The sums of all parts, where there are several.
+    fn make<'w>(
+        &self,
+        partial: &'w mut [f32],
+        par: Par<'_>,
+        lanes: &mut [f32],
+        lane_len: usize,
+        reduce: &(dyn Fn(usize, usize, &mut [f32]) -> usize + Sync),
+    ) -> &'w [f32] {
+        let (one, extent) = (Cut { unit: 1, block: 1 }, [self.parts, self.boxes, self.len]);
+        if self.parts > 1 {
+            let partial = BlockMut::new(&mut partial[..extent.iter().product()], extent);
+            let cuts = [one, one, Cut::whole(self.len)];
             partial.for_each_piece(cuts, par, lanes, lane_len, &|[part, index, _], mut piece, lane| {
                 let count = reduce(index.start, part.start, lane);
                 let (sums, rest) = piece.row(0, 0).split_at_mut(count);
@@ -400,21 +462,15 @@ impl Parts {
                 rest.fill(0.0);
             });
         }
-        let partial = &*partial;
-        gradient.for_each_piece(cuts, par, lanes, lane_len, &|ranges, mut piece, lane| {
-            let index = index(&ranges);
-            let count = match parts {
-                1 => reduce(index, 0, lane),
-                _ => {
-                    let part = |part: usize| &partial[(part * boxes + index) * len..][..len];
-                    let to = &mut lane[..len];
-                    to.copy_from_slice(part(0));
-                    (1..parts).for_each(|i| to.iter_mut().zip(part(i)).for_each(|(to, sum)| *to += sum));
-                    len
-                }
-            };
-            deliver(index, &lane[..count], &mut piece);
-        });
+        partial
+    }
+
+    /// Adds the parts of some sums of a box, from `at` on, in the order of the parts.
+    fn add(&self, partial: &[f32], index: usize, at: usize, to: &mut [f32]) {
+        let len = to.len();
+        let part = |part: usize| &partial[(part * self.boxes + index) * self.len + at..][..len];
+        to.copy_from_slice(part(0));
+        (1..self.parts).for_each(|i| to.iter_mut().zip(part(i)).for_each(|(to, sum)| *to += sum));
     }
 }
 

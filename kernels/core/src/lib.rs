@@ -20,6 +20,7 @@ mod pass;
 pub mod phase;
 mod phased;
 mod problem;
+mod tasks;
 mod tiling;
 mod workspace;
 
@@ -40,5 +41,6 @@ pub use pass::{
 };
 pub use phased::{Direction, Finish, Phased, Side, Sides};
 pub use problem::{NamedProblem, problems};
+pub use tasks::Tasks;
 pub use tiling::{Ranked, Tiling, both};
 pub use workspace::{LINE, Workspace, lines};

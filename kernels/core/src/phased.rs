@@ -3,8 +3,8 @@
 
 use crate::phase::Phase;
 use crate::{
-    BackwardData, BackwardDataArgs, Epilogue, Execute, Forward, ForwardArgs, Geometry, Layout, Par, Strides,
-    Update, WeightStrides,
+    BackwardData, BackwardDataArgs, Cut, Epilogue, Execute, Forward, ForwardArgs, Geometry, Layout, Par,
+    Strides, Tasks, Update, WeightStrides,
 };
 
 /// Which tensor is read: `src` (forward) or `diff_dst` (backward-data).
@@ -123,6 +123,26 @@ impl Sides {
         sides.output.channels = geometry.conv().out_channels;
         sides.weights.ic = sides.weights.oc;
         Some(sides)
+    }
+
+    /// The output, as images, pixels and channels in the order of the layout, in tasks of some images, pixels that are cut so, and channels of a group.
+    ///
+    /// ```
+    /// use convolve_core::{Conv2d, Cut, Direction, Sides};
+    /// let sides = Sides::new(&Conv2d::new(4, 6, 3).input(8).geometry()?, Direction::Forward);
+    /// let tasks = sides.tasks(1, Cut { unit: 36, block: 12 }, 4); // NCHW
+    /// assert_eq!((tasks.extent, tasks.count()), ([1, 6, 36], 6));
+    /// # Ok::<(), convolve_core::Error>(())
+    /// ```
+    pub fn tasks(&self, images: usize, pixels: Cut, channels: usize) -> Tasks {
+        let Self { batch, groups, output, .. } = self;
+        let (all, space) = (groups * output.channels, output.size[0] * output.size[1]);
+        let images = Cut { unit: (*batch).max(1), block: images };
+        let channels = Cut { unit: output.channels, block: channels };
+        match self.layout {
+            Layout::Nhwc => Tasks { extent: [*batch, space, all], cuts: [images, pixels, channels] },
+            Layout::Nchw => Tasks { extent: [*batch, all, space], cuts: [images, channels, pixels] },
+        }
     }
 
     /// Offset of a weight, and the distances to the next output and to the next input channel (of this direction).

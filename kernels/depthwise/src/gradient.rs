@@ -14,7 +14,7 @@ use crate::{Depthwise, L2, MACS, TASKS, check, fits, for_each_tile};
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Estimate, Execute, Geometry,
-    Layout, Par, Problem, Stages, Unsupported, Update, lines,
+    Layout, Par, Problem, Tasks, Unsupported, Update, lines,
 };
 use core::ops::Range;
 
@@ -147,11 +147,9 @@ impl Gradient {
         let fold = conv.out_channels as f64 * (50.0 + 8.0 * self.geometry.taps() as f64);
         let bytes = ((self.geometry.src_len() + self.geometry.dst_len()) * size_of::<f32>()) as f64;
         let far = if bytes > L2 { bytes / 64.0 } else { 0.0 };
-        let parts = [1.1 * cycles * planes, far, 1.1 * calls * planes + fold, 0.0];
-        let tasks = conv.out_channels.div_ceil(self.channels);
-        let ns = parts.iter().sum::<f64>() / Estimate::GHZ / self.threads.min(tasks).max(1) as f64;
-        let stages = Stages::split(ns, parts);
-        Estimate { ns, stages, workspace: self.workspace_len(), ..Estimate::default() }
+        let parts = [1.1 * cycles * planes, far, 1.1 * calls * planes + fold];
+        let busiest = Tasks::line(conv.out_channels, self.channels).busiest(self.threads);
+        Estimate { workspace: self.workspace_len(), ..Estimate::new(parts, busiest) }
     }
 }
 

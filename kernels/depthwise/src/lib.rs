@@ -22,7 +22,7 @@ mod stencil;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, Layout, Par,
-    Phased, Problem, Sides, Stages, Unsupported, Update, lines,
+    Phased, Problem, Sides, Tasks, Unsupported, Update, lines,
 };
 use core::ops::Range;
 use stencil::{Column, Mode, Shape, Stencil, Tile, stencil};
@@ -283,16 +283,11 @@ impl Planes {
         let bytes = plane(input.size) * (groups * batch) as f64 + plane(output.size) * outputs as f64;
         let far = if bytes > L2 { bytes / 32.0 } else { 0.0 };
         let (extent, cuts) = self.cuts();
-        let tasks: usize = cuts.iter().zip(extent).map(|(cut, len)| cut.pieces(len)).product();
-        let parts = [cycles * outputs as f64, far, calls * outputs as f64, 0.0];
-        let ns = parts.iter().sum::<f64>() / Estimate::GHZ / self.threads.min(tasks).max(1) as f64;
-        let stages = Stages::split(ns, parts);
+        let parts = [cycles * outputs as f64, far, calls * outputs as f64];
         Estimate {
-            ns,
-            stages,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            ..Estimate::default()
+            ..Estimate::new(parts, Tasks { extent, cuts }.busiest(self.threads))
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::in_place::InPlace;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Stages, Unsupported, WeightCuts, WeightTask, lines,
+    Problem, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel_of_rank, ukernels};
 use core::ops::Range;
@@ -51,7 +51,6 @@ impl Algorithm<BackwardWeights> for Direct {
 /// One way, with its price on one thread: what is chosen must not depend on how many there are.
 struct Way {
     in_place: bool,
-    alone: f64,
     estimate: Estimate,
     execute: Box<dyn Execute<BackwardWeights>>,
 }
@@ -60,22 +59,21 @@ struct Way {
 /// other micro-kernels cost.
 fn choose(problem: &Problem) -> Result<Way, Unsupported> {
     let ways = |rank: usize| {
-        let [problem, one] = [problem.threads, 1].map(|threads| Problem { rank, threads, ..*problem });
+        let problem = Problem { rank, ..*problem };
         let packed = Runner::new(&problem).map(|runner| Way {
             in_place: false,
-            alone: runner.estimate(&one).ns,
             estimate: runner.estimate(&problem),
             execute: Box::new(runner),
         });
         let in_place = InPlace::new(&problem).map(|runner| Way {
             in_place: true,
-            alone: runner.alone(),
             estimate: runner.estimate(),
             execute: Box::new(runner),
         });
         [packed, in_place].into_iter().flatten()
     };
-    let cheaper = |a: &Way, b: &Way| a.alone.total_cmp(&b.alone);
+    // By the time of one thread: which sums are made must not depend on the threads.
+    let cheaper = |a: &Way, b: &Way| a.estimate.ns.total_cmp(&b.estimate.ns);
     let first = ways(0).min_by(cheaper).ok_or(Unsupported::RANK)?;
     let Some(rank) = problem.rank.checked_sub(1) else { return Ok(first) };
     let mut others: Vec<_> = (0..ukernels(problem.isa).len()).flat_map(ways).collect();
@@ -400,12 +398,11 @@ impl Runner {
             + geometry.dst_len() as f64 * ic_tasks * far
             + copied
             + geometry.weights_len() as f64 * 1.5;
-        let parts = [steps * times, memory, begun * times, 0.0];
-        let parallel = problem.threads.min(self.blocks.cuts.boxes(geometry) * self.blocks.cuts.parts) as f64;
-        let ns = parts.iter().sum::<f64>() / 3.5 / parallel;
+        let busiest = self.blocks.cuts.tasks(geometry).busiest(problem.threads);
         let pixels = self.blocks.chunk.iter().product();
         let tiling = self.blocks.cuts.tiling([self.kernel.mr(), self.kernel.nr()], pixels);
-        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts), tiling }
+        let parts = [steps * times, memory, begun * times];
+        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(parts, busiest) }
     }
 }
 

@@ -5,7 +5,7 @@
 //! NCHW the transposes, which each block of channels pays again), times how unevenly two and four threads would share its tasks. The
 //! cheapest wins. So 14 rows are cut 7 + 7 where 4 + 4 + 4 + 2 would keep one of two threads waiting.
 
-use convolve_core::{Caches, Layout, Problem, Sides, Tiling};
+use convolve_core::{Caches, Cut, Layout, Problem, Sides, Tasks, Tiling};
 use convolve_gemm::Ukernel;
 
 /// The cut.
@@ -20,10 +20,8 @@ pub(crate) struct Blocks {
     pub(crate) panels: usize,
     /// Most input pixels of a task, all images together.
     pub(crate) input_pixels: usize,
-    /// Cycles of all tasks, and of the share of the busiest of the threads of the problem.
-    pub(crate) cycles: [f64; 2],
-    /// What they are made of: multiply-adds, copies and streams, tasks, the wait of the other threads.
-    pub(crate) parts: [f64; 4],
+    /// Cycles of all tasks: multiply-adds, copies and streams, tasks.
+    pub(crate) parts: [f64; 3],
 }
 
 /// Below this many multiplications a problem is one task: it takes less time than waking a thread.
@@ -92,8 +90,8 @@ impl Blocks {
                 panels = panels.min(BUFFER / (images * rows * columns) / nr * nr);
             }
             let input_pixels = images * reach(rows, 0) * reach(columns, 1);
-            let (panels, cycles, parts) = (panels.max(nr), [0.0; 2], [0.0; 4]);
-            Self { images, rows, columns, channels, panels, input_pixels, cycles, parts }
+            let (panels, parts) = (panels.max(nr), [0.0; 3]);
+            Self { images, rows, columns, channels, panels, input_pixels, parts }
         };
         if problem.geometry.macs() < MACS {
             return visit(0.0, cut(most, most_channels));
@@ -106,8 +104,9 @@ impl Blocks {
                 let channels = most_channels.div_ceil(n).next_multiple_of(nr).min(output.channels);
                 let blocks = cut(rows, channels);
                 let cycles = compute + far + copies * model.copied(channels);
-                let waiting = (model.waiting(&blocks, 2) + model.waiting(&blocks, 4)) / 2.0;
-                visit((cycles + 600.0 * model.tasks(&blocks) as f64) * waiting, blocks);
+                let tasks = blocks.tasks(sides);
+                let waiting = tasks.busiest(2) + 2.0 * tasks.busiest(4);
+                visit((cycles + 600.0 * tasks.count() as f64) * waiting, blocks);
             }
         }
     }
@@ -116,10 +115,19 @@ impl Blocks {
     pub(crate) fn priced(self, sides: &Sides, problem: &Problem, kernel: &dyn Ukernel, copies: bool) -> Self {
         let model = Model::new(sides, problem, kernel, copies);
         let [compute, far, copies] = model.cycles(&self);
-        let (memory, tasks) = (far + copies * model.copied(self.channels), 600.0 * model.tasks(&self) as f64);
-        let (all, waiting) = (compute + memory + tasks, model.waiting(&self, problem.threads));
-        let busiest = all * waiting / problem.threads as f64;
-        Self { cycles: [all, busiest], parts: [compute, memory, tasks, all * (waiting - 1.0)], ..self }
+        let (memory, tasks) = (far + copies * model.copied(self.channels), self.tasks(sides).count() as f64);
+        Self { parts: [compute, memory, 600.0 * tasks], ..self }
+    }
+
+    /// The tasks: some rows, or, where those are too wide, a part of one.
+    pub(crate) fn tasks(&self, sides: &Sides) -> Tasks {
+        let [height, width] = sides.output.size;
+        let pixels = if self.columns < width {
+            Cut { unit: width, block: self.columns }
+        } else {
+            Cut { unit: height * width, block: self.rows * width }
+        };
+        sides.tasks(self.images, pixels, self.channels)
     }
 
     pub(crate) fn tiling(&self, kernel: &dyn Ukernel) -> Tiling {
@@ -214,39 +222,5 @@ impl<'a> Model<'a> {
     /// How often the input is copied when tasks have that many channels.
     fn copied(&self, channels: usize) -> f64 {
         self.sides.output.channels.div_ceil(channels) as f64
-    }
-
-    fn tasks(&self, blocks: &Blocks) -> usize {
-        let Sides { batch, groups, output, .. } = self.sides;
-        let space = output.size[0].div_ceil(blocks.rows) * output.size[1].div_ceil(blocks.columns);
-        batch.div_ceil(blocks.images) * groups * space * output.channels.div_ceil(blocks.channels)
-    }
-
-    /// Time of that many threads over that of a perfect share, when each takes the next task as soon as it is free.
-    fn waiting(&self, blocks: &Blocks, threads: usize) -> f64 {
-        const FEW: usize = 64;
-        if threads == 1 || self.tasks(blocks) > FEW {
-            return 1.0;
-        }
-        let sizes = |len: usize, block: usize| (0..len).step_by(block).map(move |at| block.min(len - at));
-        let Sides { batch, groups, output, layout, .. } = self.sides;
-        let spaces = || {
-            sizes(output.size[0], blocks.rows)
-                .flat_map(|rows| sizes(output.size[1], blocks.columns).map(move |columns| rows * columns))
-        };
-        let channels = || sizes(output.channels, blocks.channels);
-        let mut busy = [0usize; 16];
-        let busy = &mut busy[..threads.min(16)];
-        for images in sizes((*batch).max(1), blocks.images) {
-            for _ in 0..*groups {
-                let mut give = |size: usize| *busy.iter_mut().min().expect("threads") += size;
-                match layout {
-                    Layout::Nhwc => spaces().for_each(|s| channels().for_each(|c| give(images * s * c))),
-                    Layout::Nchw => channels().for_each(|c| spaces().for_each(|s| give(images * s * c))),
-                }
-            }
-        }
-        let (most, sum) = (busy.iter().max().expect("threads"), busy.iter().sum::<usize>());
-        *most as f64 * busy.len() as f64 / sum.max(1) as f64
     }
 }

@@ -26,7 +26,7 @@ use crate::backward_weights::Blocks;
 use convolve_core::phase::AxisPhase;
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, LINE, Layout, Par, Problem,
-    Ranked, Stages, Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
+    Ranked, Strides, Update, WeightCuts, WeightLayout, WeightTask, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -286,7 +286,7 @@ impl InPlace {
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus runs, calls and the copy of the right operand.
-    fn parts(&self) -> [f64; 4] {
+    fn parts(&self) -> [f64; 3] {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
         let [rows, columns] = self.roles([geometry.group_out(), geometry.group_in()]);
         let [row_block, column_block] = self.roles(self.blocks.cuts.block);
@@ -304,21 +304,18 @@ impl InPlace {
         let [_, copied] = self.roles([geometry.dst_len(), geometry.src_len()]);
         let copies = (copied * rows.div_ceil(row_block)) as f64 * if self.planes { 0.4 } else { 0.2 };
         let times = (tiles * panels * geometry.taps() * conv.groups) as f64;
-        [steps * times, copies, begun * times, 0.0]
-    }
-
-    /// Nanoseconds on one thread.
-    pub(crate) fn alone(&self) -> f64 {
-        self.parts().iter().sum::<f64>() / 3.5
+        [steps * times, copies, begun * times]
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let tasks = self.blocks.cuts.boxes(&self.geometry) * self.blocks.cuts.parts;
-        let parts = self.parts();
-        let ns = parts.iter().sum::<f64>() / 3.5 / self.threads.min(tasks) as f64;
+        let tasks = self.blocks.cuts.tasks(&self.geometry);
         let pixels = self.blocks.chunk.iter().product();
         let tiling = self.blocks.cuts.tiling([self.kernel.mr(), self.kernel.nr()], pixels);
-        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts), tiling }
+        Estimate {
+            workspace: self.workspace_len(),
+            tiling,
+            ..Estimate::new(self.parts(), tasks.busiest(self.threads))
+        }
     }
 }
 

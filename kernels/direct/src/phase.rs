@@ -22,7 +22,7 @@
 use crate::blocks::{Blocks, room};
 use convolve_core::phase::{Phase, Segment};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Ranked, Sides, Stages,
+    BlockMut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Ranked, Sides, Tasks,
     Unsupported, Update, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, first_row, ukernel, ukernels};
@@ -461,13 +461,12 @@ impl PhaseRunner {
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let ns = self.blocks.cycles[1] / 3.5;
+        let busiest = self.blocks.tasks(&self.sides).busiest(self.threads);
         Estimate {
-            ns,
             workspace: self.workspace_len(),
             packed: self.packed_len(),
-            stages: Stages::split(ns, self.blocks.parts),
             tiling: self.blocks.tiling(self.kernel.as_ref()),
+            ..Estimate::new(self.blocks.parts, busiest)
         }
     }
 }
@@ -519,19 +518,7 @@ impl Phased for PhaseRunner {
         workspace: &mut [f32],
         par: Par<'_>,
     ) {
-        let [height, width] = self.sides.output.size;
-        let (channels, pixels) = (self.sides.output.channels * self.sides.groups, height * width);
-        let images = Cut { unit: self.sides.batch.max(1), block: self.blocks.images };
-        let group = Cut { unit: self.sides.output.channels, block: self.blocks.channels };
-        let space = if self.blocks.columns < width {
-            Cut { unit: width, block: self.blocks.columns }
-        } else {
-            Cut { unit: pixels, block: self.blocks.rows * width }
-        };
-        let (extent, cuts) = match self.sides.layout {
-            Layout::Nhwc => ([self.sides.batch, pixels, channels], [images, space, group]),
-            Layout::Nchw => ([self.sides.batch, channels, pixels], [images, group, space]),
-        };
+        let Tasks { extent, cuts } = self.blocks.tasks(&self.sides);
         let output = BlockMut::new(output, extent);
         output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| {
             let [images, a, b] = ranges;

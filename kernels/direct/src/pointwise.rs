@@ -19,7 +19,7 @@
 
 use convolve_core::{
     Algorithm, BackwardData, BlockMut, Cut, Direction, Estimate, Execute, Finish, Forward, LINE, Layout, Par,
-    Phased, Problem, Ranked, Sides, Stages, Tiling, Unsupported, Update, lines,
+    Phased, Problem, Ranked, Sides, Tasks, Tiling, Unsupported, Update, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, Ukernel, Walk, cut, first_row, ukernels};
 use core::ops::Range;
@@ -239,6 +239,11 @@ impl Runner {
         }
     }
 
+    fn tasks(&self) -> Tasks {
+        let [height, width] = self.sides.output.size;
+        self.sides.tasks(1, Cut { unit: height * width, block: self.pixels }, self.channels)
+    }
+
     /// Cycles of the multiply-adds by tile efficiency, plus calls and copies.
     fn estimate(&self) -> Estimate {
         let Sides { batch, groups, input, output, .. } = &self.sides;
@@ -252,18 +257,16 @@ impl Runner {
         // A panel that does not stay in L1 is streamed from L2 for every tile.
         let far = if input.channels * nr * size_of::<f32>() > L1 { 1.12 } else { 1.0 };
         let steps = self.kernel.step_cycles(rows) * far * input.channels as f64;
-        let parts = [calls * steps, copied + written, calls * 30.0, 0.0];
-        let ns = parts.iter().sum::<f64>() / 3.5 / self.threads as f64;
+        let parts = [calls * steps, copied + written, calls * 30.0];
         Estimate {
-            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            stages: Stages::split(ns, parts),
             tiling: Tiling {
                 tile: [self.kernel.mr(), nr],
                 task: [1, self.pixels, self.channels],
                 near: self.block,
             },
+            ..Estimate::new(parts, self.tasks().busiest(self.threads))
         }
     }
 }
@@ -311,11 +314,7 @@ impl Phased for Runner {
         workspace: &mut [f32],
         par: Par<'_>,
     ) {
-        let Sides { batch, groups, output: side, .. } = &self.sides;
-        let all = side.size[0] * side.size[1];
-        let extent = [*batch, groups * side.channels, all];
-        let channels = Cut { unit: side.channels, block: self.channels };
-        let cuts = [Cut { unit: 1, block: 1 }, channels, Cut { unit: all, block: self.pixels }];
+        let Tasks { extent, cuts } = self.tasks();
         let task = Task { input, packed, finish };
         let output = BlockMut::new(output, extent);
         output.for_each_piece(

@@ -6,7 +6,7 @@ use crate::{ACCEPTED, Im2col, blocking, kernel};
 use convolve_core::phase::Phase;
 use convolve_core::{
     Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Stages, Unsupported, WeightCuts, WeightTask, lines,
+    Problem, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Target, Transposed, UNCLAMPED, Ukernel, product};
 
@@ -109,11 +109,10 @@ impl Runner {
             + pixels * (oc * self.geometry.taps() * tasks[1]) as f64 * dst_copy;
         let images = (conv.batch * conv.groups) as f64;
         let memory = packs * images + self.geometry.weights_len() as f64 * 2.0;
-        let parts = [calls * pixels * per_step * images, memory, calls * 80.0 * blocks * images, 0.0];
-        let threads = problem.threads.min(tasks[0] * tasks[1] * conv.groups) as f64;
-        let ns = parts.iter().sum::<f64>() / 3.5 / threads;
+        let parts = [calls * pixels * per_step * images, memory, calls * 80.0 * blocks * images];
+        let busiest = self.cuts.tasks(&self.geometry).busiest(problem.threads);
         let tiling = self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.blocking.kc);
-        Estimate { ns, workspace: self.workspace_len(), packed: 0, stages: Stages::split(ns, parts), tiling }
+        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(parts, busiest) }
     }
 }
 

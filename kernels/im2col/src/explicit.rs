@@ -292,10 +292,9 @@ impl Matrixmultiply {
         let weights = weights * problem.geometry.weights_len() as f64 * problem.geometry.conv().batch as f64;
         let ns = macs / 34.0 + images * (patches * 0.5 + 300.0) + weights + 100.0;
         Ok(Estimate {
-            ns,
             workspace: lines(matrices.patches_len()),
             packed: problem.geometry.weights_len(),
-            ..Estimate::default()
+            ..Estimate::new([ns * Estimate::GHZ, 0.0, 0.0], 1.0)
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::patches::Patches;
 use crate::{blocking, kernel};
 use convolve_core::phase::Phase;
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Tiling,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Tasks, Tiling,
     Unsupported, Update, lines,
 };
 use convolve_gemm::{Blocking, Dense, Init, Panels, Target, UNCLAMPED, Ukernel, product};
@@ -234,19 +234,23 @@ impl PatchRunner {
 
     pub(crate) fn estimate(&self) -> Estimate {
         let (workspace, packed) = (Phased::workspace_len(self), Phased::packed_len(self));
-        let parts = self.parts();
         let images = (self.sides.groups * self.sides.batch) as f64;
-        let ns = parts.iter().sum::<f64>() * images / 3.5 / self.threads as f64;
+        let parts = self.parts().map(|cycles| cycles * images);
         let tiling = Tiling {
             tile: [self.kernel.mr(), self.kernel.nr()],
             task: [1, self.pixels, self.channels],
             near: self.blocking.kc,
         };
-        Estimate { ns, workspace, packed, stages: Stages::split(ns, parts), tiling }
+        Estimate { workspace, packed, tiling, ..Estimate::new(parts, self.tasks().busiest(self.threads)) }
+    }
+
+    fn tasks(&self) -> Tasks {
+        let [height, width] = self.sides.output.size;
+        self.sides.tasks(1, Cut { unit: height * width, block: self.pixels }, self.channels)
     }
 
     /// Cycles of the multiply-adds by tile efficiency, packing, calls, for one image and group.
-    fn parts(&self) -> [f64; 4] {
+    fn parts(&self) -> [f64; 3] {
         let (nr, mr) = (self.kernel.nr(), self.kernel.mr());
         let per_step = self.kernel.step_cycles(mr as f64);
         let [mut compute, mut memory, mut begun] = [0.0; 3];
@@ -275,7 +279,7 @@ impl PatchRunner {
             memory += positions as f64 * packs * repeats;
             begun += calls * 200.0 * blocks + 1000.0 * tasks;
         }
-        [compute, memory, begun, 0.0]
+        [compute, memory, begun]
     }
 }
 
@@ -360,15 +364,7 @@ impl Phased for PatchRunner {
         workspace: &mut [f32],
         par: Par<'_>,
     ) {
-        let pixels = self.sides.output.size[0] * self.sides.output.size[1];
-        let channels = self.sides.output.channels * self.sides.groups;
-        let images = Cut { unit: 1, block: 1 };
-        let group = Cut { unit: self.sides.output.channels, block: self.channels };
-        let space = Cut { unit: pixels, block: self.pixels };
-        let (extent, cuts) = match self.sides.layout {
-            Layout::Nhwc => ([self.sides.batch, pixels, channels], [images, space, group]),
-            Layout::Nchw => ([self.sides.batch, channels, pixels], [images, group, space]),
-        };
+        let Tasks { extent, cuts } = self.tasks();
         let output = BlockMut::new(output, extent);
         output.for_each_piece(cuts, par, workspace, self.lane_len(), &|ranges, mut piece, lane| match self
             .sides

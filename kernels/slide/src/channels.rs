@@ -16,7 +16,7 @@ use crate::sweep::{Init, Source, Sweep, Sweeper, sweeper};
 use crate::window::{Window, for_each_tile, is_near};
 use crate::{MACS, TASKS};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Unsupported,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Tasks, Unsupported,
     Update, lines,
 };
 use core::ops::Range;
@@ -279,14 +279,11 @@ impl Channels {
             fanned += vectors.max(1.0) * rows * width as f64 * (2.0 + 1.5 * fan.count as f64);
         }
         let (extent, cuts) = self.cuts();
-        let tasks: usize = cuts.iter().zip(extent).map(|(cut, len)| cut.pieces(len)).product();
-        let ns = (cycles + fanned) / 3.5 / self.threads.min(tasks).max(1) as f64;
+        let busiest = Tasks { extent, cuts }.busiest(self.threads);
         Estimate {
-            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            stages: Stages::split(ns, [cycles, fanned, 0.0, 0.0]),
-            ..Estimate::default()
+            ..Estimate::new([cycles, fanned, 0.0], busiest)
         }
     }
 

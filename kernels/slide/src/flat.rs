@@ -25,7 +25,7 @@ use crate::{MACS, TASKS, WORKSPACE};
 use convolve_core::phase::{AxisPhase, Phase};
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, Estimate, Execute, Geometry, Layout, Par,
-    Problem, Stages, Unsupported, lines,
+    Problem, Tasks, Unsupported, lines,
 };
 use convolve_gemm::{Ukernel, ukernel};
 use convolve_simd::Isa;
@@ -398,11 +398,9 @@ impl Runner {
         // Planes beyond the last cache are waited for.
         let floats = self.geometry.src_len() + self.geometry.dst_len();
         let memory = if self.beyond { (floats * size_of::<f32>()) as f64 / 16.0 } else { 0.0 };
-        let parts = [compute * pairs, far * pairs + memory, calls * pairs + fold, 0.0];
-        let tasks = conv.out_channels.div_ceil(self.channels);
-        let ns = parts.iter().sum::<f64>() / Estimate::GHZ / self.threads.min(tasks).max(1) as f64;
-        let stages = Stages::split(ns, parts);
-        Estimate { ns, stages, workspace: self.workspace_len(), ..Estimate::default() }
+        let parts = [compute * pairs, far * pairs + memory, calls * pairs + fold];
+        let busiest = Tasks::line(conv.out_channels, self.channels).busiest(self.threads);
+        Estimate { workspace: self.workspace_len(), ..Estimate::new(parts, busiest) }
     }
 }
 

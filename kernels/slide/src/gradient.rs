@@ -23,7 +23,7 @@ use crate::window::{Window, is_near};
 use crate::{MACS, Slide, TASKS, WORKSPACE};
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Direction, Estimate, Execute,
-    Geometry, Layout, Par, Problem, Sides, Unsupported, Update, lines,
+    Geometry, Layout, Par, Problem, Sides, Tasks, Unsupported, Update, lines,
 };
 use convolve_gemm::{Ukernel, ukernel};
 use convolve_simd::Isa;
@@ -522,9 +522,8 @@ impl Runner {
                     + tasks * blocks * copies
             }
         };
-        let tasks = self.geometry.conv().out_channels.div_ceil(self.channels);
-        let ns = cycles / 3.5 / self.threads.min(tasks).max(1) as f64;
-        Estimate { ns, workspace: self.workspace_len(), packed: 0, ..Estimate::default() }
+        let busiest = Tasks::line(self.geometry.conv().out_channels, self.channels).busiest(self.threads);
+        Estimate { workspace: self.workspace_len(), ..Estimate::new([cycles, 0.0, 0.0], busiest) }
     }
 }
 

@@ -21,7 +21,8 @@ use crate::window::Window;
 use crate::{MACS, TASKS, WORKSPACE};
 use convolve_core::{
     Accuracy, Algorithm, BackwardWeights, BackwardWeightsArgs, BlockMut, Cut, Direction, Estimate, Execute,
-    Geometry, Layout, Par, Parts, Problem, Sides, Stages, Tiling, Unsupported, Update, WeightLayout, lines,
+    Geometry, Layout, Par, Parts, Problem, Sides, Tiling, Unsupported, Update, WeightCuts, WeightLayout,
+    lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernel_of_rank};
 use core::ops::Range;
@@ -42,16 +43,15 @@ impl Algorithm<BackwardWeights> for Outer {
 
     fn estimate(&self, problem: &Problem) -> Result<Estimate, Unsupported> {
         let runner = Runner::new(problem)?;
-        let Parts { parts, boxes, .. } = runner.parts_of(runner.parts);
-        let stages = runner.parts();
-        let ns = stages.iter().sum::<f64>() / 3.5 / problem.threads.min(parts * boxes).max(1) as f64;
+        let block = [runner.channels, runner.geometry.group_in()];
+        let tasks = WeightCuts { block, parts: runner.parts }.tasks(&runner.geometry);
         let tiling = Tiling {
             tile: [runner.kernel.mr(), runner.kernel.nr()],
             task: [runner.parts, runner.channels, runner.sides.input.channels],
             near: PIXELS,
         };
         let workspace = runner.workspace_len();
-        Ok(Estimate { ns, workspace, packed: 0, stages: Stages::split(ns, stages), tiling })
+        Ok(Estimate { workspace, tiling, ..Estimate::new(runner.parts(), tasks.busiest(problem.threads)) })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
@@ -318,7 +318,7 @@ impl Runner {
     }
 
     /// Cycles of the multiply-adds by tile efficiency, plus runs, calls and copies.
-    fn parts(&self) -> [f64; 4] {
+    fn parts(&self) -> [f64; 3] {
         let [height, width] = self.sides.output.size;
         let (images, group) = (self.sides.batch as f64, self.geometry.group_out());
         let panels = (self.sides.groups * group.div_ceil(self.kernel.nr())) as f64;
@@ -333,7 +333,7 @@ impl Runner {
         let per_float = if self.sides.layout == Layout::Nhwc { [2.0, 0.2] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
-        [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 6.0, 0.0]
+        [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 6.0]
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sweep::{Init, Shape, Source, Sweep, Sweeper, sweeper};
 use crate::window::{Window, for_each_tile};
 use crate::{MACS, TASKS};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Stages, Unsupported,
+    BlockMut, Cut, Direction, Estimate, Finish, Layout, Par, Phased, Problem, Sides, Tasks, Unsupported,
     Update, lines,
 };
 use convolve_gemm::{Ukernel, ukernel};
@@ -424,14 +424,11 @@ impl Planes {
             }
         }
         let (extent, cuts) = self.cuts();
-        let tasks: usize = cuts.iter().zip(extent).map(|(cut, len)| cut.pieces(len)).product();
-        let ns = (cycles + copies) / 3.5 / self.threads.min(tasks).max(1) as f64;
+        let busiest = Tasks { extent, cuts }.busiest(self.threads);
         Estimate {
-            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            stages: Stages::split(ns, [cycles, copies, 0.0, 0.0]),
-            ..Estimate::default()
+            ..Estimate::new([cycles, copies, 0.0], busiest)
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::blocks::{distinct, even, longest, odd_lines};
 use crate::transform::{Images, TileAt, Transforms};
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
-    Ranked, Stages, Strides, Unsupported, WeightCuts, WeightTask, lines,
+    Ranked, Strides, Unsupported, WeightCuts, WeightTask, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -40,9 +40,7 @@ pub(crate) struct GradientRunner {
     /// Tiles of a chunk.
     tiles: usize,
     threads: usize,
-    /// Of all tasks, on one core.
-    cycles: f64,
-    /// What they are made of: products and transforms, streams and copies, tasks.
+    /// Cycles of all tasks: products and transforms, streams and copies, tasks.
     parts: [f64; 3],
 }
 
@@ -139,8 +137,8 @@ impl GradientRunner {
             });
         }
         let (i, parts, cuts, tiles) = ranked.take().ok_or(Unsupported::RANK)?;
-        let (kernel, threads, cycles) = (kernels.swap_remove(i), problem.threads, parts.iter().sum());
-        Ok(Self { geometry, transforms, kernel, shape, cuts, tiles, threads, cycles, parts })
+        let (kernel, threads) = (kernels.swap_remove(i), problem.threads);
+        Ok(Self { geometry, transforms, kernel, shape, cuts, tiles, threads, parts })
     }
 
     fn lens(&self) -> Lens {
@@ -148,17 +146,9 @@ impl GradientRunner {
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let tasks = self.cuts.boxes(&self.geometry) * self.cuts.parts;
-        let share = tasks.div_ceil(self.threads) as f64 / tasks as f64;
-        let ([compute, memory, calls], ns) = (self.parts, self.cycles * share / 3.5);
-        let waiting = (self.cycles * (share * self.threads as f64 - 1.0)).max(0.0);
-        Estimate {
-            ns,
-            workspace: self.workspace_len(),
-            packed: 0,
-            stages: Stages::split(ns, [compute, memory, calls, waiting]),
-            tiling: self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.tiles),
-        }
+        let busiest = self.cuts.tasks(&self.geometry).busiest(self.threads);
+        let tiling = self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.tiles);
+        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(self.parts, busiest) }
     }
 
     /// The sums of one task over one part of the tiles, at the start of its lane; how many they are.
@@ -403,12 +393,9 @@ fn search(
                 let smallest = oc <= mr && ic <= nr && tiles <= 32;
                 if smallest || lens.total() <= MAX_LANE {
                     let parts = price.parts(shape.count, cuts.parts, tiles, &lens);
-                    let tasks = boxes * cuts.parts;
-                    let wait = |threads: usize| (tasks.div_ceil(threads) * threads) as f64 / tasks as f64;
-                    visit(
-                        parts.iter().sum::<f64>() * (4.0 + wait(2) + wait(4)) / 6.0,
-                        Some((parts, cuts, tiles)),
-                    );
+                    let tasks = cuts.tasks(geometry);
+                    let wait = (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0;
+                    visit(parts.iter().sum::<f64>() * wait, Some((parts, cuts, tiles)));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! How forward and backward-data are cut: candidates from the shape of the problem and the cache sizes, priced in cycles.
 
-use convolve_core::{LINE, Layout, Problem, Ranked, Sides, Tiling, Unsupported, both, lines};
+use convolve_core::{Cut, LINE, Layout, Problem, Ranked, Sides, Tasks, Tiling, Unsupported, both, lines};
 use convolve_gemm::{Ukernel, ukernels};
 use core::ops::Range;
 
@@ -23,7 +23,7 @@ pub(crate) struct Shape {
 }
 
 /// The cut.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Blocks {
     pub(crate) images: usize,
     /// Rows of tiles; all of them when there are several images.
@@ -36,9 +36,7 @@ pub(crate) struct Blocks {
     pub(crate) slice: usize,
     /// All tasks read one V.
     pub(crate) shared: bool,
-    /// Cycles of all tasks, and of the busiest thread.
-    pub(crate) cycles: [f64; 3],
-    /// What the first is made of: products and transforms, streams and copies, tasks.
+    /// Cycles of all tasks: products and transforms, streams and copies, tasks.
     pub(crate) parts: [f64; 3],
 }
 
@@ -137,6 +135,13 @@ impl Blocks {
         Tiling { tile, task: [self.images, pixels, self.channels], near: self.tiles }
     }
 
+    /// The tasks: some rows of tiles.
+    pub(crate) fn tasks(&self, sides: &Sides, shape: &Shape) -> Tasks {
+        let [height, width] = sides.output.size;
+        let rows = (self.rows * shape.outputs[0]).min(height);
+        sides.tasks(self.images, Cut { unit: height * width, block: rows * width }, self.channels)
+    }
+
     /// Visits all cuts whose lane takes at most 4 MiB, and the smallest in any case, each with its price. Before the loop over slices it
     /// visits a price that none of them beats: if the answer is no, they are left out.
     pub(crate) fn search(
@@ -160,8 +165,8 @@ impl Blocks {
                     let together = images * rows == batch * grid && channels < all;
                     let shared =
                         together && count <= MAX_TILES && sides.groups == 1 && count * tile_bytes <= l2;
-                    let (cycles, parts) = ([0.0; 3], [0.0; 3]);
-                    let task = Self { images, rows, channels, tiles: 0, slice: nr, shared, cycles, parts };
+                    let parts = [0.0; 3];
+                    let task = Self { images, rows, channels, tiles: 0, slice: nr, shared, parts };
                     let price = Price::new(sides, problem, shape, kernel, &task);
                     for tiles in distinct(lengths.into_iter()) {
                         let narrow = Self { tiles, ..task };
@@ -178,9 +183,8 @@ impl Blocks {
                             let lens = Lens::new(sides, shape, &blocks);
                             let smallest = images * rows == 1 && tiles <= 14 && slice <= nr;
                             if smallest || lens.total() <= MAX_LANE {
-                                let (cost, cycles, parts) =
-                                    price.cost(&block, &lens, channels.div_ceil(slice));
-                                visit(cost, Some(Self { cycles, parts, ..blocks }));
+                                let (cost, parts) = price.cost(&block, &lens, channels.div_ceil(slice));
+                                visit(cost, Some(Self { parts, ..blocks }));
                             }
                         }
                     }
@@ -215,8 +219,8 @@ struct Price<'a> {
     writing: f64,
     /// Tasks; one that has less than its rows counts as less.
     all: f64,
-    /// The factor by which one, two and four threads wait, in the mean; the share of the busiest thread of the problem.
-    waits: [f64; 2],
+    /// The factor by which one, two and four threads wait, in the mean.
+    wait: f64,
 }
 
 /// A block of a task.
@@ -241,10 +245,7 @@ impl<'a> Price<'a> {
         let [last, full] = [shape.grid[0] % task.rows, shape.grid[0] / task.rows];
         let channel_tasks = sides.groups * sides.output.channels.div_ceil(task.channels);
         let units = sides.batch.max(1).div_ceil(task.images) * channel_tasks;
-        let tasks = (full + usize::from(last > 0)) * units;
-        let wait = |threads: usize| {
-            if tasks >= 32 { 1.0 } else { (tasks.div_ceil(threads) * threads) as f64 / tasks as f64 }
-        };
+        let tasks = task.tasks(sides, shape);
         Self {
             sides,
             shape,
@@ -257,7 +258,7 @@ impl<'a> Price<'a> {
             panels: [task.channels, sides.output.channels].map(|channels| channels.div_ceil(nr) as f64),
             writing: (shape.products * task.channels.div_ceil(lanes)) as f64 * 5.5 + 110.0,
             all: (full as f64 + last as f64 / task.rows as f64) * units as f64,
-            waits: [(4.0 + wait(2) + wait(4)) / 6.0, wait(problem.threads) / problem.threads as f64],
+            wait: (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0,
         }
     }
 
@@ -272,13 +273,13 @@ impl<'a> Price<'a> {
         Block { parts: parts as f64, tiles, gemm: self.shape.products as f64 * calls * self.panels[0] * call }
     }
 
-    /// What is compared; cycles of all tasks on one core, and the two of `waits`; the parts of the first. What does not fit twice L2 comes
+    /// What is compared, and the cycles of all tasks on one core. What does not fit twice L2 comes
     /// from L3: weights, which are prefetched, at 17 to 21 bytes a cycle, slower in wide panels and where all are more than three shares of L3, and what is read
     /// again at 64. Products and the stream of weights hide each other, but not where both take as long. Grows with `lens` and `slices`. (Constants fitted to
     /// 1500 cuts of 24 problems, Zen 5: standard deviation of predicted over measured 11 %, the cut that is taken 5 % slower than the best in the mean.)
-    fn cost(&self, block: &Block, lens: &Lens, slices: usize) -> (f64, [f64; 3], [f64; 3]) {
+    fn cost(&self, block: &Block, lens: &Lens, slices: usize) -> (f64, [f64; 3]) {
         let &Block { parts, tiles, gemm } = block;
-        let &Self { sides, shape, task, near, writing, all, waits, .. } = self;
+        let &Self { sides, shape, task, near, writing, all, wait, .. } = self;
         let products = shape.products as f64;
         // Of a task, and all.
         let panel = products * (sides.input.channels * self.kernel.nr()) as f64 * 4.0;
@@ -312,11 +313,7 @@ impl<'a> Price<'a> {
         let compute = (gemm + tiles * writing) * parts * all
             + if task.shared { once } else { tiles * reading * parts * all };
         let total = (cycles + 1000.0) * all + once;
-        (
-            total * waits[0],
-            [total, waits[0], waits[1]],
-            [compute, cycles * all + once - compute, 1000.0 * all],
-        )
+        (total * wait, [compute, cycles * all + once - compute, 1000.0 * all])
     }
 }
 

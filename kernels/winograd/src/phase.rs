@@ -23,7 +23,7 @@ use crate::blocks::{Blocks, Lens, MAX_TILES, Shape, even, pitch};
 use crate::matrices::MAX_TILE;
 use crate::transform::{Images, Outputs, TileAt, Transforms, WIDTH};
 use convolve_core::{
-    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Stages,
+    BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Tasks,
     Unsupported, Update,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk};
@@ -96,14 +96,12 @@ impl PhaseRunner {
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let ([cycles, _, share], [compute, memory, calls]) = (self.blocks.cycles, self.blocks.parts);
-        let (ns, waiting) = (cycles * share / 3.5, (cycles * (share * self.threads as f64 - 1.0)).max(0.0));
+        let busiest = self.blocks.tasks(&self.sides, &self.shape).busiest(self.threads);
         Estimate {
-            ns,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            stages: Stages::split(ns, [compute, memory, calls, waiting]),
             tiling: self.blocks.tiling(self.kernel.as_ref(), &self.shape, &self.sides),
+            ..Estimate::new(self.blocks.parts, busiest)
         }
     }
 
@@ -400,15 +398,8 @@ impl Phased for PhaseRunner {
         par: Par<'_>,
     ) {
         let [height, width] = self.sides.output.size;
-        let (channels, pixels) = (self.sides.output.channels * self.sides.groups, height * width);
-        let images = Cut { unit: self.sides.batch.max(1), block: self.blocks.images };
-        let group = Cut { unit: self.sides.output.channels, block: self.blocks.channels };
-        let rows = (self.blocks.rows * self.shape.outputs[0]).min(height);
-        let space = Cut { unit: pixels, block: rows * width };
-        let (extent, cuts) = match self.sides.layout {
-            Layout::Nhwc => ([self.sides.batch, pixels, channels], [images, space, group]),
-            Layout::Nchw => ([self.sides.batch, channels, pixels], [images, group, space]),
-        };
+        let channels = self.sides.output.channels * self.sides.groups;
+        let Tasks { extent, cuts } = self.blocks.tasks(&self.sides, &self.shape);
         let [lane_len, shared_len] = self.lens().split();
         let (shared, lanes) = workspace.split_at_mut(shared_len);
         if self.blocks.shared && self.sides.batch > 0 {
