@@ -50,8 +50,9 @@ fn commit() -> Option<String> {
     Some(if clean { commit } else { commit + "-dirty" })
 }
 
-/// Pins the calling thread to the last core that it may use (the first one serves most interrupts); says which.
-pub fn pin() -> Option<usize> {
-    let core = core_affinity::get_core_ids()?.pop()?;
+/// Pins the calling thread to the last core that it may use (the first one serves most interrupts), or, as one of several, to the one before it and so on;
+/// says which.
+pub fn pin(thread: usize) -> Option<usize> {
+    let core = core_affinity::get_core_ids()?.into_iter().rev().nth(thread)?;
     core_affinity::set_for_current(core).then_some(core.id)
 }

@@ -1,7 +1,8 @@
 //! What the core can do right now: a loop of nothing but independent fused multiply-adds, in registers.
 //!
 //! A core is not always at its speed: another tenant on its sibling, a lower clock, an interrupt. So a window of 10 us of this
-//! loop stands before and after every sample, and tells whether the sample is worth anything.
+//! loop stands before and after every sample, and tells whether the sample is worth anything. Where several threads work, each has its window, at
+//! the same time, and the slowest of them counts.
 
 use convolve::Isa;
 use convolve_simd::fused;
@@ -40,12 +41,18 @@ impl Probe {
         this
     }
 
-    /// FLOP/s of one window, now.
+    /// FLOP/s of one window, now: of the slowest thread of the pool that this runs in.
     pub fn flops(&mut self) -> f64 {
-        let (flops, time) = self.window();
-        let rate = flops as f64 / time.as_secs_f64();
-        self.best = self.best.max(rate);
-        rate
+        let rate = || {
+            let (flops, time) = self.window();
+            flops as f64 / time.as_secs_f64()
+        };
+        let rates = match rayon::current_thread_index() {
+            Some(_) => rayon::broadcast(|_| rate()),
+            None => vec![rate()],
+        };
+        self.best = rates.iter().copied().fold(self.best, f64::max);
+        rates.into_iter().fold(f64::INFINITY, f64::min)
     }
 
     /// The peak of one core: FLOP/s of the best window so far. A window is timed from outside, so it can look too slow but

@@ -40,7 +40,7 @@ pub fn run(args: &Args, program: impl FnOnce(Session<'_>) -> io::Result<()> + Se
         let file = File::create(path);
         file.unwrap_or_else(|error| refuse(&format!("cannot write `{}`: {error}", path.display())))
     });
-    let pinned = (args.threads == 1 && !args.no_pin).then(machine::pin).flatten();
+    let pinned = (args.threads == 1 && !args.no_pin).then(|| machine::pin(0)).flatten();
     let run = |par| {
         let (machine, probe) = (Machine::detect(), Probe::open(isa));
         let constants = match args.machine {
@@ -54,7 +54,10 @@ pub fn run(args: &Args, program: impl FnOnce(Session<'_>) -> io::Result<()> + Se
     let result = match args.threads {
         1 => run(Par::Seq),
         threads => {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build();
+            // A thread for which there is no core is not pinned.
+            let no_pin = args.no_pin;
+            let pin = move |thread| _ = (!no_pin).then(|| machine::pin(thread));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).start_handler(pin).build();
             let pool =
                 pool.unwrap_or_else(|error| refuse(&format!("cannot start {threads} threads: {error}")));
             pool.install(|| run(Par::Current))
@@ -83,6 +86,9 @@ impl Session<'_> {
         let threads = self.args.threads;
         let pinned = match self.pinned {
             Some(core) => format!("pinned to core {core}"),
+            None if threads > 1 && !self.args.no_pin => {
+                "each on a core of its own, as far as there are cores".into()
+            }
             None => "not pinned".into(),
         };
         let peak = [self.probe.peak(), self.probe.opening()].map(|flops| flops / 1e9);
