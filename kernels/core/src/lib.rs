@@ -42,5 +42,5 @@ pub use pass::{
 pub use phased::{Direction, Finish, Phased, Side, Sides};
 pub use problem::{NamedProblem, problems};
 pub use tasks::Tasks;
-pub use tiling::{Ranked, Tiling, both};
+pub use tiling::{Ranked, Tiling, both, distinct, shares};
 pub use workspace::{LINE, Workspace, lines};

@@ -22,7 +22,7 @@ pub struct Tasks {
 }
 
 /// More tasks are as good as even.
-const FEW: usize = 64;
+const FEW: usize = 24;
 /// Most threads that are told apart.
 const MOST: usize = 16;
 

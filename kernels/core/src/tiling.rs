@@ -35,6 +35,25 @@ impl fmt::Display for Tiling {
     }
 }
 
+/// Without repetitions of neighbours, in order.
+///
+/// ```
+/// assert_eq!(convolve_core::distinct([7, 7, 4, 4, 2].into_iter()).collect::<Vec<_>>(), [7, 4, 2]);
+/// ```
+pub fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
+    let mut last = None;
+    values.filter(move |&value| last.replace(value) != Some(value))
+}
+
+/// The sizes of a task that are tried along an axis, from the whole to a sixteenth.
+///
+/// ```
+/// assert_eq!(convolve_core::shares(28).collect::<Vec<_>>(), [28, 14, 10, 7, 5, 4, 3, 2]);
+/// ```
+pub fn shares(len: usize) -> impl Iterator<Item = usize> {
+    distinct([1, 2, 3, 4, 6, 8, 12, 16].map(|n| len.div_ceil(n)).into_iter())
+}
+
 /// How long two things take of which each hides behind the other: the longer, and a little more the nearer they are. The norm `(a^N + b^N)^(1/N)` for N = 3 and 6, by two terms
 /// of its series that meet it at both ends, as prices are asked for by the thousand: at most 0.4 % off.
 ///

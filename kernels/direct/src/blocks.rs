@@ -5,7 +5,7 @@
 //! NCHW the transposes, which each block of channels pays again), times how unevenly two and four threads would share its tasks. The
 //! cheapest wins. So 14 rows are cut 7 + 7 where 4 + 4 + 4 + 2 would keep one of two threads waiting.
 
-use convolve_core::{Caches, Cut, Layout, Problem, Sides, Tasks, Tiling};
+use convolve_core::{Caches, Cut, Layout, Problem, Sides, Tasks, Tiling, distinct, shares};
 use convolve_gemm::Ukernel;
 
 /// The cut.
@@ -97,8 +97,7 @@ impl Blocks {
             return visit(0.0, cut(most, most_channels));
         }
         let model = Model::new(sides, problem, kernel, copies);
-        for rows in distinct((1..=16).map(|n| height.div_ceil(n)).filter(|&rows| rows <= most).chain([most]))
-        {
+        for rows in distinct(shares(height).filter(|&rows| rows <= most).chain([most])) {
             let [compute, far, copies] = model.cycles(&cut(rows, most_channels));
             for n in [1, 2, 4, 8, 16] {
                 let channels = most_channels.div_ceil(n).next_multiple_of(nr).min(output.channels);
@@ -146,12 +145,6 @@ pub(crate) fn room(sides: &Sides, outputs: usize) -> bool {
     let rows = (outputs / width.max(1)).clamp(1, height.max(1));
     let input = sides.reach(rows, 0).saturating_mul(sides.reach(width.min(outputs), 1));
     input.saturating_mul(sides.input.channels) <= COPY
-}
-
-/// Without repetitions, in order.
-fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
-    let mut last = None;
-    values.filter(move |&value| last.replace(value) != Some(value))
 }
 
 /// Prices of a cut, in cycles of one core.

@@ -127,7 +127,7 @@ impl Runner {
         let outputs = geometry.conv().out_channels;
         // Two vectors are a cache line on some instruction sets.
         let unit = if fan.is_some() { lanes } else { 2 * lanes };
-        let channels = outputs.div_ceil(runner.tasks()).next_multiple_of(unit).clamp(1, outputs);
+        let channels = outputs.div_ceil(tasks(geometry)).next_multiple_of(unit).clamp(1, outputs);
         let runner = Self { fan, block, reach, channels, ..runner };
         (runner.window.chain.pieces == 1 && runner.sums_len() <= SUMS).then_some(runner)
     }
@@ -140,18 +140,18 @@ impl Runner {
         let sides = Sides::new(&problem.geometry, Direction::Forward);
         let phase = &sides.phases[0];
         let chain = crate::window::Chain::new(&phase.axes[0]);
+        let (group, outputs) = (sides.output.channels, problem.geometry.conv().out_channels);
+        let share = outputs.div_ceil(tasks(&problem.geometry));
+        let share = if group == 1 || share > group { share.next_multiple_of(group) } else { share };
+        let channels = share.clamp(1, outputs);
+        // Before anything is made whose size is that of the weights: most problems of many channels end here.
+        let columns = sides.input.channels * chain.pieces * phase.axes[1].taps.count;
+        if (channels * chain.k * lanes).saturating_mul(columns) > SUMS {
+            return Err(Unsupported("the sums of a task do not fit a second-level cache"));
+        }
         let planes = Prepared::new(&sides, lanes, ROWS.max(R * chain.leap))?;
         let window = Window::planes(phase, sides.input.channels, &planes.padded, planes.plane, lanes);
-        let group = sides.output.channels;
-        let runner = Self::with(problem, sides, window, Some(planes));
-        let outputs = problem.geometry.conv().out_channels;
-        let share = outputs.div_ceil(runner.tasks());
-        let share = if group == 1 || share > group { share.next_multiple_of(group) } else { share };
-        let runner = Self { channels: share.clamp(1, outputs), ..runner };
-        match runner.sums_len() <= SUMS {
-            true => Ok(runner),
-            false => Err(Unsupported("the sums of a task do not fit a second-level cache")),
-        }
+        Ok(Self { channels, ..Self::with(problem, sides, window, Some(planes)) })
     }
 
     fn with(problem: &Problem, sides: Sides, window: Window, planes: Option<Prepared>) -> Self {
@@ -173,10 +173,6 @@ impl Runner {
             window,
             planes,
         }
-    }
-
-    fn tasks(&self) -> usize {
-        if self.geometry.macs() < MACS { 1 } else { TASKS }
     }
 
     /// Floats of the sums of one output channel (or vector of them).
@@ -525,6 +521,10 @@ impl Runner {
         let busiest = Tasks::line(self.geometry.conv().out_channels, self.channels).busiest(self.threads);
         Estimate { workspace: self.workspace_len(), ..Estimate::new([cycles, 0.0, 0.0], busiest) }
     }
+}
+
+fn tasks(geometry: &Geometry) -> usize {
+    if geometry.macs() < MACS { 1 } else { TASKS }
 }
 
 /// The columns of a window with the positions at which each lies inside the image: all, where the image is padded.

@@ -105,13 +105,13 @@ impl Runner {
         if image > PLANES || !planes.is_near(&sides) {
             return Err(Unsupported("the input rows of one output row do not fit a second-level cache"));
         }
-        let window = Window::planes(&sides.phases[0], depth, &planes.padded, planes.plane, sweeper.lanes());
         let nr = kernel.nr();
         if weights.saturating_mul(nr) > SUMS {
             return Err(Unsupported(
                 "the weights of a panel of output channels do not fit a second-level cache",
             ));
         }
+        let window = Window::planes(&sides.phases[0], depth, &planes.padded, planes.plane, sweeper.lanes());
         let images = if planes.block < height { 1 } else { PIXELS / (height * width).max(1) };
         let images = images.clamp(1, batch).min(PLANES / image.max(1));
         let group = geometry.group_out();
@@ -330,7 +330,10 @@ impl Runner {
         let boxes = (self.sides.groups * group.div_ceil(self.channels)) as f64;
         // Copies of `src` and of `diff_dst`; pixels that are taken apart go one by one.
         let apart = if self.window.phase.axes[1].advance > 1 { 3.0 } else { 1.0 };
-        let per_float = if self.sides.layout == Layout::Nhwc { [2.0, 0.2] } else { [0.4 * apart, 0.6] };
+        // Of pixels, whose channels are neighbours, a group reads a part of each line.
+        let parts = if self.sides.groups > 1 { 6.0 / self.sides.input.channels as f64 } else { 0.0 };
+        let per_float =
+            if self.sides.layout == Layout::Nhwc { [0.75 + parts, 0.4] } else { [0.4 * apart, 0.6] };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
         [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 6.0]

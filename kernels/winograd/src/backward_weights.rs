@@ -12,11 +12,11 @@
 //! The sum wants to be long, a hundred tiles and more, so that M is seldom loaded and stored; V and D may then lie beyond L2, as each is read
 //! in order. Parts of the tiles are tasks of their own, added in order: they cost a transform of M each and nothing else.
 
-use crate::blocks::{distinct, even, longest, odd_lines};
+use crate::blocks::{even, longest, odd_lines};
 use crate::transform::{Images, TileAt, Transforms};
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
-    Ranked, Strides, Unsupported, WeightCuts, WeightTask, lines,
+    Ranked, Strides, Unsupported, WeightCuts, WeightTask, distinct, lines,
 };
 use convolve_gemm::{Ahead, Call, Init, Lhs, To, UNCLAMPED, Ukernel, Walk, ukernels};
 use core::ops::Range;
@@ -393,9 +393,12 @@ fn search(
                 let smallest = oc <= mr && ic <= nr && tiles <= 32;
                 if smallest || lens.total() <= MAX_LANE {
                     let parts = price.parts(shape.count, cuts.parts, tiles, &lens);
-                    let tasks = cuts.tasks(geometry);
-                    let wait = (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0;
-                    visit(parts.iter().sum::<f64>() * wait, Some((parts, cuts, tiles)));
+                    let cycles = parts.iter().sum::<f64>();
+                    if visit(cycles, None) {
+                        let tasks = cuts.tasks(geometry);
+                        let wait = (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0;
+                        visit(cycles * wait, Some((parts, cuts, tiles)));
+                    }
                 }
             }
         }

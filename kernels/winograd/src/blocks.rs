@@ -1,6 +1,8 @@
 //! How forward and backward-data are cut: candidates from the shape of the problem and the cache sizes, priced in cycles.
 
-use convolve_core::{Cut, LINE, Layout, Problem, Ranked, Sides, Tasks, Tiling, Unsupported, both, lines};
+use convolve_core::{
+    Cut, LINE, Layout, Problem, Ranked, Sides, Tasks, Tiling, Unsupported, both, distinct, lines, shares,
+};
 use convolve_gemm::{Ukernel, ukernels};
 use core::ops::Range;
 
@@ -142,7 +144,7 @@ impl Blocks {
         sides.tasks(self.images, Cut { unit: height * width, block: rows * width }, self.channels)
     }
 
-    /// Visits all cuts whose lane takes at most 4 MiB, and the smallest in any case, each with its price. Before the loop over slices it
+    /// Visits all cuts whose lane takes at most 4 MiB, and the smallest in any case, each with its price. Before the loops over tiles and slices it
     /// visits a price that none of them beats: if the answer is no, they are left out.
     pub(crate) fn search(
         sides: &Sides,
@@ -154,8 +156,9 @@ impl Blocks {
         let (nr, l2) = (kernel.nr(), problem.caches.l2);
         let (batch, all, [grid, row]) = (sides.batch.max(1), sides.output.channels, shape.grid);
         let tile_bytes = (shape.products | 1) * odd_lines(sides.input.channels) * size_of::<f32>();
+        let steps = kernel.step_cycles(kernel.mr() as f64);
         let widths = [1, 2, 4, 8].map(|n| all.div_ceil(n).next_multiple_of(nr).min(all));
-        for rows in distinct((1..=16).map(|n| grid.div_ceil(n)).chain([1])) {
+        for rows in distinct(shares(grid).chain([1])) {
             let most = if rows == grid { batch } else { 1 };
             for images in distinct([1, 2, 4, 8, 16, most].map(|n| most.div_ceil(n)).into_iter()) {
                 let count = images * rows * row;
@@ -167,7 +170,12 @@ impl Blocks {
                         together && count <= MAX_TILES && sides.groups == 1 && count * tile_bytes <= l2;
                     let parts = [0.0; 3];
                     let task = Self { images, rows, channels, tiles: 0, slice: nr, shared, parts };
-                    let price = Price::new(sides, problem, shape, kernel, &task);
+                    let mut price = Price::new(sides, problem, shape, kernel, &task);
+                    if !visit(price.least(steps), None) {
+                        continue;
+                    }
+                    let tasks = task.tasks(sides, shape);
+                    price.wait = (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0;
                     for tiles in distinct(lengths.into_iter()) {
                         let narrow = Self { tiles, ..task };
                         let block = price.block(tiles);
@@ -245,7 +253,6 @@ impl<'a> Price<'a> {
         let [last, full] = [shape.grid[0] % task.rows, shape.grid[0] / task.rows];
         let channel_tasks = sides.groups * sides.output.channels.div_ceil(task.channels);
         let units = sides.batch.max(1).div_ceil(task.images) * channel_tasks;
-        let tasks = task.tasks(sides, shape);
         Self {
             sides,
             shape,
@@ -258,8 +265,20 @@ impl<'a> Price<'a> {
             panels: [task.channels, sides.output.channels].map(|channels| channels.div_ceil(nr) as f64),
             writing: (shape.products * task.channels.div_ceil(lanes)) as f64 * 5.5 + 110.0,
             all: (full as f64 + last as f64 / task.rows as f64) * units as f64,
-            wait: (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0,
+            wait: 1.0,
         }
+    }
+
+    /// No cut of these tasks costs less: a tile costs least in a full call, whose steps take so many cycles.
+    fn least(&self, steps: f64) -> f64 {
+        let products = self.shape.products as f64 * self.panels[0];
+        let tile = products * self.call(self.kernel.mr() as f64, steps) / self.kernel.mr() as f64;
+        self.count as f64 * (tile + self.writing) * self.all
+    }
+
+    /// Cycles of a call of the micro-kernel, whose steps take so many.
+    fn call(&self, rows: f64, steps: f64) -> f64 {
+        self.sides.input.channels as f64 * steps + 110.0 + 3.0 * rows * (self.kernel.nr() / LINE) as f64
     }
 
     fn block(&self, most: usize) -> Block {
@@ -267,9 +286,7 @@ impl<'a> Price<'a> {
         let tiles = self.count as f64 / parts as f64;
         let calls = most.div_ceil(self.kernel.mr()) as f64;
         let rows = tiles / calls;
-        let call = self.sides.input.channels as f64 * self.kernel.step_cycles(rows)
-            + 50.0
-            + 3.0 * rows * (self.kernel.nr() / LINE) as f64;
+        let call = self.call(rows, self.kernel.step_cycles(rows));
         Block { parts: parts as f64, tiles, gemm: self.shape.products as f64 * calls * self.panels[0] * call }
     }
 
@@ -315,10 +332,4 @@ impl<'a> Price<'a> {
         let total = (cycles + 1000.0) * all + once;
         (total * wait, [compute, cycles * all + once - compute, 1000.0 * all])
     }
-}
-
-/// Without repetitions, in order.
-pub(crate) fn distinct(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
-    let mut last = None;
-    values.filter(move |&value| last.replace(value) != Some(value))
 }
