@@ -18,8 +18,7 @@ use core::fmt;
 pub struct Verdict {
     /// Its name.
     pub algorithm: &'static str,
-    /// Its cost on the planner's machine, or why not. The least [`alone`](Estimate::alone) wins, however many threads there are: each algorithm gives the
-    /// same bits for any number of threads, two algorithms do not, so the choice must not depend on it.
+    /// Its cost on the planner's machine, or why not. The least [`price`](Estimate::price) wins, however many threads there are.
     pub answer: Result<Estimate, Exclusion>,
     /// Which of its ways to cut the problem this is, as in [`Planner::rank`](crate::Planner::rank).
     pub rank: usize,
@@ -101,7 +100,7 @@ impl Explanation {
 
     /// Takes the smallest estimate for one thread.
     pub(crate) fn choose_by_estimate(&mut self) {
-        let price = |(i, estimate): (usize, Estimate)| (estimate.alone, i);
+        let price = |(i, estimate): (usize, Estimate)| (estimate.price(), i);
         let mut order: Vec<(f64, usize)> = self.accepted().map(price).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         let Some(&(best, winner)) = order.first() else { return };

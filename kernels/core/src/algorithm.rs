@@ -1,6 +1,6 @@
 //! A variant as a value: it refuses a problem with a sentence, or accepts it with an estimate and builds the thing that runs it.
 
-use crate::{Geometry, Machine, Par, Pass, Tiling, both};
+use crate::{Geometry, Machine, Par, Pass, Tasks, Tiling, both};
 use convolve_simd::Isa;
 use core::fmt;
 
@@ -219,8 +219,9 @@ impl Stages {
 /// What an algorithm expects to need.
 ///
 /// ```
-/// let estimate = convolve_core::Estimate { workspace: 256, ..convolve_core::Estimate::new([7e6, 0.0, 0.0], 1.0) };
-/// assert_eq!((estimate.ns, estimate.packed), (2e6, 0));
+/// use convolve_core::{Estimate, Tasks};
+/// let estimate = Estimate { workspace: 256, ..Estimate::new([7e6, 0.0, 0.0], &Tasks::line(8, 1), 2) };
+/// assert_eq!((estimate.ns, estimate.busiest, estimate.packed), (2e6, 0.5, 0));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -231,6 +232,8 @@ pub struct Estimate {
     pub alone: f64,
     /// The part of the work that the busiest thread does: [`Tasks::busiest`](crate::Tasks::busiest).
     pub busiest: f64,
+    /// How unevenly threads would share it, however many there are: [`Tasks::wait`](crate::Tasks::wait).
+    pub wait: f64,
     /// Workspace, in floats, for all threads.
     pub workspace: usize,
     /// Packed weights, in floats.
@@ -243,21 +246,35 @@ pub struct Estimate {
 
 impl Default for Estimate {
     fn default() -> Self {
-        Self::new([0.0; 3], 1.0)
+        Self::new([0.0; 3], &Tasks::line(1, 1), 1)
     }
 }
 
 impl Estimate {
-    /// Of cycles of one core, to compute, for memory and for calls, of which the busiest thread has that part.
+    /// Of cycles of one core, to compute, for memory and for calls, in tasks that so many threads share.
     /// ```
-    /// let estimate = convolve_core::Estimate::new([3.5e3, 7e3, 0.0], 0.5);
-    /// assert_eq!((estimate.ns, estimate.stages.memory), (3e3, 2e3));
+    /// use convolve_core::{Estimate, Tasks};
+    /// let estimate = Estimate::new([3.5e3, 7e3, 0.0], &Tasks::line(1, 1), 4);
+    /// assert_eq!((estimate.ns, estimate.stages.memory, estimate.busiest), (3e3, 2e3, 1.0));
     /// ```
-    pub fn new([compute, memory, calls]: [f64; 3], busiest: f64) -> Self {
+    pub fn new([compute, memory, calls]: [f64; 3], tasks: &Tasks, threads: usize) -> Self {
         let [compute, memory, calls] = [compute, memory, calls].map(|cycles| cycles / Self::GHZ);
         let stages = Stages { compute, memory, calls, waiting: 0.0 };
         let (ns, tiling) = (stages.sum(), Tiling::default());
-        Self { ns, alone: ns, busiest, workspace: 0, packed: 0, stages, tiling }
+        let (busiest, wait) = (tasks.busiest(threads), tasks.wait());
+        Self { ns, alone: ns, busiest, wait, workspace: 0, packed: 0, stages, tiling }
+    }
+
+    /// What is compared, of estimates that are [`on`](Self::on) a problem: the time of one thread, and a seventh of what threads would wait. So the choice
+    /// does not depend on how many there are (each algorithm gives the same bits for any number, two algorithms do not), and of two that take as long
+    /// alone the one is taken that threads can share.
+    /// ```
+    /// use convolve_core::{Estimate, Tasks};
+    /// let [whole, shared] = [1, 8].map(|tasks| Estimate::new([1e3, 0.0, 0.0], &Tasks::line(tasks, 1), 1));
+    /// assert!(whole.ns == shared.ns && whole.price() > shared.price());
+    /// ```
+    pub fn price(&self) -> f64 {
+        self.alone * (1.0 + 0.15 * (self.wait - 1.0))
     }
 
     /// The clock of the core by which algorithms convert cycles to nanoseconds; it does two vectors of multiply-adds in a cycle.
@@ -266,12 +283,12 @@ impl Estimate {
     /// The same work on the machine of the problem. Its clock scales calls; its multiply-adds in a cycle as well what is computed; its bandwidths half
     /// of what is moved, and what its tensors take at least that do not fit its caches. More threads than one have to be woken, and wait for the busiest.
     /// ```
-    /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem};
+    /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem, Tasks};
     /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);
     /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [1e3, 28.0, 14.0, 1.0], fork_ns: 7.0, ..Machine::GENERIC };
     /// let caches = machine.caches;
     /// let problem = Problem { geometry, isa, threads: 2, accuracy: Accuracy::Strict, caches, machine, rank: 0 };
-    /// let estimate = Estimate::new([8.0, 2.0, 1.0].map(|ns| ns * Estimate::GHZ), 0.75).on(&problem);
+    /// let estimate = Estimate::new([8.0, 2.0, 1.0].map(|ns| ns * Estimate::GHZ), &Tasks::line(4, 3), 2).on(&problem);
     /// let [compute, memory, calls] = [8.0 * 2.0 * 2.0, 2.0 * (2.0 + 4.0) / 2.0, 1.0 * 2.0]; // GENERIC reads 112 and 56 bytes a nanosecond
     /// assert!((estimate.alone - (compute + memory + calls)).abs() < 1e-9);
     /// assert!((estimate.ns - (estimate.alone * 0.75 + 7.0)).abs() < 1e-9);

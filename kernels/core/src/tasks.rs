@@ -84,6 +84,16 @@ impl Tasks {
         let (most, sum) = busy.iter().fold((0, 0.0), |(most, sum), &one| (one.max(most), sum + one as f64));
         most as f64 / sum.max(1.0)
     }
+
+    /// The factor by which threads wait for the busiest, as the mean over no waiting, two threads and four, where the first counts for four of six: what prices count that must not depend on
+    /// how many there are. 1 where all share evenly, 5/3 where there is but one task.
+    /// ```
+    /// let tasks = |count| convolve_core::Tasks::line(count, 1).wait();
+    /// assert_eq!((tasks(4), tasks(1)), (1.0, 5.0 / 3.0));
+    /// ```
+    pub fn wait(&self) -> f64 {
+        (2.0 + self.busiest(2) + 2.0 * self.busiest(4)) / 3.0
+    }
 }
 
 #[cfg(test)]

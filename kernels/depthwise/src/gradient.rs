@@ -148,8 +148,8 @@ impl Gradient {
         let bytes = ((self.geometry.src_len() + self.geometry.dst_len()) * size_of::<f32>()) as f64;
         let far = if bytes > L2 { bytes / 64.0 } else { 0.0 };
         let parts = [1.1 * cycles * planes, far, 1.1 * calls * planes + fold];
-        let busiest = Tasks::line(conv.out_channels, self.channels).busiest(self.threads);
-        Estimate { workspace: self.workspace_len(), ..Estimate::new(parts, busiest) }
+        let tasks = Tasks::line(conv.out_channels, self.channels);
+        Estimate { workspace: self.workspace_len(), ..Estimate::new(parts, &tasks, self.threads) }
     }
 }
 

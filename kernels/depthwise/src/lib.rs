@@ -287,7 +287,7 @@ impl Planes {
         Estimate {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            ..Estimate::new(parts, Tasks { extent, cuts }.busiest(self.threads))
+            ..Estimate::new(parts, &Tasks { extent, cuts }, self.threads)
         }
     }
 }

@@ -398,11 +398,11 @@ impl Runner {
             + geometry.dst_len() as f64 * ic_tasks * far
             + copied
             + geometry.weights_len() as f64 * 1.5;
-        let busiest = self.blocks.cuts.tasks(geometry).busiest(problem.threads);
+        let tasks = self.blocks.cuts.tasks(geometry);
         let pixels = self.blocks.chunk.iter().product();
         let tiling = self.blocks.cuts.tiling([self.kernel.mr(), self.kernel.nr()], pixels);
         let parts = [steps * times, memory, begun * times];
-        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(parts, busiest) }
+        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(parts, &tasks, problem.threads) }
     }
 }
 

@@ -314,7 +314,7 @@ impl InPlace {
         Estimate {
             workspace: self.workspace_len(),
             tiling,
-            ..Estimate::new(self.parts(), tasks.busiest(self.threads))
+            ..Estimate::new(self.parts(), &tasks, self.threads)
         }
     }
 }

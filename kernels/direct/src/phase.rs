@@ -461,12 +461,12 @@ impl PhaseRunner {
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let busiest = self.blocks.tasks(&self.sides).busiest(self.threads);
+        let tasks = self.blocks.tasks(&self.sides);
         Estimate {
             workspace: self.workspace_len(),
             packed: self.packed_len(),
             tiling: self.blocks.tiling(self.kernel.as_ref()),
-            ..Estimate::new(self.blocks.parts, busiest)
+            ..Estimate::new(self.blocks.parts, &tasks, self.threads)
         }
     }
 }

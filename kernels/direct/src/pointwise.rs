@@ -266,7 +266,7 @@ impl Runner {
                 task: [1, self.pixels, self.channels],
                 near: self.block,
             },
-            ..Estimate::new(parts, self.tasks().busiest(self.threads))
+            ..Estimate::new(parts, &self.tasks(), self.threads)
         }
     }
 }

@@ -110,9 +110,9 @@ impl Runner {
         let images = (conv.batch * conv.groups) as f64;
         let memory = packs * images + self.geometry.weights_len() as f64 * 2.0;
         let parts = [calls * pixels * per_step * images, memory, calls * 80.0 * blocks * images];
-        let busiest = self.cuts.tasks(&self.geometry).busiest(problem.threads);
+        let tasks = self.cuts.tasks(&self.geometry);
         let tiling = self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.blocking.kc);
-        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(parts, busiest) }
+        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(parts, &tasks, problem.threads) }
     }
 }
 

@@ -13,7 +13,8 @@
 
 use convolve_core::{
     Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Epilogue, Estimate,
-    Execute, Forward, ForwardArgs, Geometry, Layout, Par, Problem, Unsupported, Update, WeightLayout, lines,
+    Execute, Forward, ForwardArgs, Geometry, Layout, Par, Problem, Tasks, Unsupported, Update, WeightLayout,
+    lines,
 };
 use core::ops::AddAssign;
 
@@ -294,7 +295,7 @@ impl Matrixmultiply {
         Ok(Estimate {
             workspace: lines(matrices.patches_len()),
             packed: problem.geometry.weights_len(),
-            ..Estimate::new([ns * Estimate::GHZ, 0.0, 0.0], 1.0)
+            ..Estimate::new([ns * Estimate::GHZ, 0.0, 0.0], &Tasks::line(1, 1), 1)
         })
     }
 }

@@ -241,7 +241,7 @@ impl PatchRunner {
             task: [1, self.pixels, self.channels],
             near: self.blocking.kc,
         };
-        Estimate { workspace, packed, tiling, ..Estimate::new(parts, self.tasks().busiest(self.threads)) }
+        Estimate { workspace, packed, tiling, ..Estimate::new(parts, &self.tasks(), self.threads) }
     }
 
     fn tasks(&self) -> Tasks {

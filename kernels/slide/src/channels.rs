@@ -279,11 +279,11 @@ impl Channels {
             fanned += vectors.max(1.0) * rows * width as f64 * (2.0 + 1.5 * fan.count as f64);
         }
         let (extent, cuts) = self.cuts();
-        let busiest = Tasks { extent, cuts }.busiest(self.threads);
+        let tasks = Tasks { extent, cuts };
         Estimate {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            ..Estimate::new([cycles, fanned, 0.0], busiest)
+            ..Estimate::new([cycles, fanned, 0.0], &tasks, self.threads)
         }
     }
 

@@ -399,8 +399,8 @@ impl Runner {
         let floats = self.geometry.src_len() + self.geometry.dst_len();
         let memory = if self.beyond { (floats * size_of::<f32>()) as f64 / 16.0 } else { 0.0 };
         let parts = [compute * pairs, far * pairs + memory, calls * pairs + fold];
-        let busiest = Tasks::line(conv.out_channels, self.channels).busiest(self.threads);
-        Estimate { workspace: self.workspace_len(), ..Estimate::new(parts, busiest) }
+        let tasks = Tasks::line(conv.out_channels, self.channels);
+        Estimate { workspace: self.workspace_len(), ..Estimate::new(parts, &tasks, self.threads) }
     }
 }
 

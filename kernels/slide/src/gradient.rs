@@ -518,8 +518,11 @@ impl Runner {
                     + tasks * blocks * copies
             }
         };
-        let busiest = Tasks::line(self.geometry.conv().out_channels, self.channels).busiest(self.threads);
-        Estimate { workspace: self.workspace_len(), ..Estimate::new([cycles, 0.0, 0.0], busiest) }
+        let tasks = Tasks::line(self.geometry.conv().out_channels, self.channels);
+        Estimate {
+            workspace: self.workspace_len(),
+            ..Estimate::new([cycles, 0.0, 0.0], &tasks, self.threads)
+        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Algorithm<BackwardWeights> for Outer {
             near: PIXELS,
         };
         let workspace = runner.workspace_len();
-        Ok(Estimate { workspace, tiling, ..Estimate::new(runner.parts(), tasks.busiest(problem.threads)) })
+        Ok(Estimate { workspace, tiling, ..Estimate::new(runner.parts(), &tasks, problem.threads) })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {
@@ -329,11 +329,15 @@ impl Runner {
         let runs = tiles * panels * images * height as f64;
         let boxes = (self.sides.groups * group.div_ceil(self.channels)) as f64;
         // Copies of `src` and of `diff_dst`; pixels that are taken apart go one by one.
-        let apart = if self.window.phase.axes[1].advance > 1 { 3.0 } else { 1.0 };
+        let advance = self.window.phase.axes[1].advance.min(6) as f64;
+        let apart = if advance > 1.0 { 3.0 } else { 1.0 };
         // Of pixels, whose channels are neighbours, a group reads a part of each line.
         let parts = if self.sides.groups > 1 { 6.0 / self.sides.input.channels as f64 } else { 0.0 };
-        let per_float =
-            if self.sides.layout == Layout::Nhwc { [0.75 + parts, 0.4] } else { [0.4 * apart, 0.6] };
+        let per_float = if self.sides.layout == Layout::Nhwc {
+            [0.75 * advance + parts, 0.4]
+        } else {
+            [0.4 * apart, 0.6]
+        };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
         [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 6.0]

@@ -424,11 +424,11 @@ impl Planes {
             }
         }
         let (extent, cuts) = self.cuts();
-        let busiest = Tasks { extent, cuts }.busiest(self.threads);
+        let tasks = Tasks { extent, cuts };
         Estimate {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            ..Estimate::new([cycles, copies, 0.0], busiest)
+            ..Estimate::new([cycles, copies, 0.0], &tasks, self.threads)
         }
     }
 }

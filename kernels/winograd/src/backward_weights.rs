@@ -146,9 +146,13 @@ impl GradientRunner {
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let busiest = self.cuts.tasks(&self.geometry).busiest(self.threads);
+        let tasks = self.cuts.tasks(&self.geometry);
         let tiling = self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.tiles);
-        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(self.parts, busiest) }
+        Estimate {
+            workspace: self.workspace_len(),
+            tiling,
+            ..Estimate::new(self.parts, &tasks, self.threads)
+        }
     }
 
     /// The sums of one task over one part of the tiles, at the start of its lane; how many they are.
@@ -395,9 +399,7 @@ fn search(
                     let parts = price.parts(shape.count, cuts.parts, tiles, &lens);
                     let cycles = parts.iter().sum::<f64>();
                     if visit(cycles, None) {
-                        let tasks = cuts.tasks(geometry);
-                        let wait = (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0;
-                        visit(cycles * wait, Some((parts, cuts, tiles)));
+                        visit(cycles * cuts.tasks(geometry).wait(), Some((parts, cuts, tiles)));
                     }
                 }
             }

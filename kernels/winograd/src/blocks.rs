@@ -174,8 +174,7 @@ impl Blocks {
                     if !visit(price.least(steps), None) {
                         continue;
                     }
-                    let tasks = task.tasks(sides, shape);
-                    price.wait = (2.0 + tasks.busiest(2) + 2.0 * tasks.busiest(4)) / 3.0;
+                    price.wait = task.tasks(sides, shape).wait();
                     for tiles in distinct(lengths.into_iter()) {
                         let narrow = Self { tiles, ..task };
                         let block = price.block(tiles);

@@ -96,12 +96,12 @@ impl PhaseRunner {
     }
 
     pub(crate) fn estimate(&self) -> Estimate {
-        let busiest = self.blocks.tasks(&self.sides, &self.shape).busiest(self.threads);
+        let tasks = self.blocks.tasks(&self.sides, &self.shape);
         Estimate {
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             tiling: self.blocks.tiling(self.kernel.as_ref(), &self.shape, &self.sides),
-            ..Estimate::new(self.blocks.parts, busiest)
+            ..Estimate::new(self.blocks.parts, &tasks, self.threads)
         }
     }
 
