@@ -13,6 +13,7 @@
 //! in order. Parts of the tiles are tasks of their own, added in order: they cost a transform of M each and nothing else.
 
 use crate::blocks::{even, longest, odd_lines};
+use crate::shape::Shape;
 use crate::transform::{Images, TileAt, Transforms};
 use convolve_core::{
     BackwardWeights, BackwardWeightsArgs, BlockMut, Estimate, Execute, Geometry, Layout, Par, Problem,
@@ -36,27 +37,14 @@ pub(crate) struct GradientRunner {
     transforms: Box<dyn Transforms>,
     kernel: Box<dyn Ukernel>,
     shape: Shape,
+    /// Tiles of all images.
+    count: usize,
     cuts: WeightCuts,
     /// Tiles of a chunk.
     tiles: usize,
     threads: usize,
     /// Cycles of all tasks: products and transforms, streams and copies, tasks.
     parts: [f64; 3],
-}
-
-/// What follows from the size of a tile.
-#[derive(Clone, Copy, Debug)]
-struct Shape {
-    /// Pixels of a tile of `diff_dst`.
-    outputs: [usize; 2],
-    /// Pixels of a tile of `src`.
-    tile: [usize; 2],
-    /// Products of a tile.
-    products: usize,
-    /// Tiles of an image.
-    grid: [usize; 2],
-    /// Tiles of all images.
-    count: usize,
 }
 
 /// Sizes of the parts of a lane.
@@ -82,9 +70,9 @@ impl Lens {
                 // Tiles that follow each other touch a row more than they fill, at either end.
                 let rows = (tiles.div_ceil(shape.grid[1]) + 1).min(shape.grid[0]);
                 let [height, width] = geometry.conv().input;
-                let reads = ((rows - 1) * shape.outputs[0] + shape.tile[0]).min(height);
+                let reads = shape.reads(rows).min(height);
                 let [out_height, out_width] = geometry.output();
-                let also = (rows * shape.outputs[0]).min(out_height);
+                let also = (rows * shape.rows()).min(out_height);
                 [reads * width * odd_lines(ic), also * out_width * odd_lines(oc)]
             }
         };
@@ -122,13 +110,11 @@ impl GradientRunner {
         transforms: Box<dyn Transforms>,
     ) -> Result<Self, Unsupported> {
         let geometry = problem.geometry;
-        let tile = [0, 1].map(|a| outputs[a] + geometry.conv().kernel[a] - 1);
-        let grid = [0, 1].map(|a| geometry.output()[a].div_ceil(outputs[a]));
-        let count = geometry.conv().batch * grid[0] * grid[1];
-        let shape = Shape { outputs, tile, products: tile[0] * tile[1], grid, count };
+        let shape = Shape::new(outputs, geometry.conv().kernel, &geometry.forward().axes);
+        let count = geometry.conv().batch * shape.grid[0] * shape.grid[1];
         let (mut ranked, mut kernels) = (Ranked::new(problem.rank), ukernels(problem.isa));
         for (i, kernel) in kernels.iter().map(AsRef::as_ref).enumerate() {
-            search(problem, &shape, kernel, &mut |cost, found| {
+            search(problem, &shape, count, kernel, &mut |cost, found| {
                 let wanted = ranked.wants(cost);
                 if wanted && let Some((parts, cuts, tiles)) = found {
                     ranked.offer(cost, (i, cuts.block), (i, parts, cuts, tiles));
@@ -138,7 +124,7 @@ impl GradientRunner {
         }
         let (i, parts, cuts, tiles) = ranked.take().ok_or(Unsupported::RANK)?;
         let (kernel, threads) = (kernels.swap_remove(i), problem.threads);
-        Ok(Self { geometry, transforms, kernel, shape, cuts, tiles, threads, parts })
+        Ok(Self { geometry, transforms, kernel, shape, count, cuts, tiles, threads, parts })
     }
 
     fn lens(&self) -> Lens {
@@ -169,7 +155,7 @@ impl GradientRunner {
         let [v, d, src, dst] = split(front, lens.parts());
         let m_shape = [lens.m[0], oc | 1, lens.m[2]];
         let m = &mut m[..m_shape.iter().product()];
-        let range = |part: usize| part * self.shape.count / self.cuts.parts;
+        let range = |part: usize| part * self.count / self.cuts.parts;
         let all = range(part)..range(part + 1);
         if all.is_empty() {
             m.fill(0.0);
@@ -208,9 +194,9 @@ impl GradientRunner {
         [(v, v_shape), (d, d_shape)]: [(&mut [f32], [usize; 3]); 2],
         [src_copy, dst_copy]: [&mut [f32]; 2],
     ) {
-        let (conv, padding) = (self.geometry.conv(), self.geometry.padding());
+        let conv = self.geometry.conv();
         let [rows, columns] = self.shape.grid;
-        let [oh, ow] = self.shape.outputs;
+        let step = self.shape.step;
         let first_ic = task.oc.start / self.geometry.group_out() * self.geometry.group_in() + task.ic.start;
         let (mut src_tiles, mut dst_tiles) = ([TileAt::default(); MAX_TILES], [TileAt::default(); MAX_TILES]);
         let strides = [self.geometry.src(), self.geometry.dst()];
@@ -231,6 +217,7 @@ impl GradientRunner {
                         data,
                         size,
                         strides: [strides.image, strides.row, strides.column],
+                        step,
                         channels,
                     };
                     src_images = whole(&args.src[first_ic..], strides[0], conv.input, task.ic.len());
@@ -244,12 +231,13 @@ impl GradientRunner {
                 Layout::Nchw => {
                     images_at = image;
                     let clip = |row: isize, height: usize| row.clamp(0, height as isize) as usize;
-                    let (first, last) = (row(start) * oh, row(end - 1) * oh);
-                    let top = padding[0][0] as isize;
-                    let reads = [first as isize - top, (last + self.shape.tile[0]) as isize - top];
+                    let [first, last] = [start, end - 1].map(row);
+                    let [top, below] = [first, last].map(|row| self.shape.top(row));
+                    let reads = [top, below + self.shape.reads(1) as isize];
                     let [from, to] = reads.map(|row| clip(row, conv.input[0]));
                     let height = self.geometry.output()[0];
-                    let also = first..height.min(last + oh);
+                    let first = first * self.shape.rows();
+                    let also = first..height.min((last + 1) * self.shape.rows());
                     src_images = self.copy(
                         args.src,
                         strides[0],
@@ -273,14 +261,14 @@ impl GradientRunner {
             }
             let count = end - start;
             for (i, tile) in (start..end).enumerate() {
-                let (image, y, x) =
-                    (tile / (rows * columns) - images_at, row(tile) * oh, tile % columns * ow);
-                let at = |pad: [usize; 2], origin: usize| {
-                    [(y as isize) - (pad[0] + origin) as isize, x as isize - pad[1] as isize]
+                let (image, row, column) = (tile / (rows * columns) - images_at, row(tile), tile % columns);
+                let at = |[y, x]: [isize; 2], origin: usize| TileAt {
+                    image,
+                    from: [y - origin as isize, x],
+                    to: [0, 0],
                 };
-                src_tiles[i] =
-                    TileAt { image, from: at([padding[0][0], padding[1][0]], origin[0]), to: [0, 0] };
-                dst_tiles[i] = TileAt { image, from: at([0, 0], origin[1]), to: [0, 0] };
+                src_tiles[i] = at(self.shape.from(row, column), origin[0]);
+                dst_tiles[i] = at(self.shape.to(row, column).map(|at| at as isize), origin[1]);
             }
             let at = start - chunk.start;
             self.transforms.data(
@@ -318,7 +306,13 @@ impl GradientRunner {
             self.kernel.transpose(size, &tensor[from..], strides.channel, copy, pitch);
         }
         let strides = [rows.len() * width * pitch, width * pitch, pitch];
-        Images { data: copy, size: [rows.len(), width], strides, channels: channels.len() }
+        Images {
+            data: copy,
+            size: [rows.len(), width],
+            strides,
+            step: self.shape.step,
+            channels: channels.len(),
+        }
     }
 
     /// `M (+)= D^T V` for every product.
@@ -368,11 +362,12 @@ fn split<const N: usize>(mut lane: &mut [f32], lens: [usize; N]) -> [&mut [f32];
 fn search(
     problem: &Problem,
     shape: &Shape,
+    count: usize,
     kernel: &dyn Ukernel,
     visit: &mut impl FnMut(f64, Option<([f64; 3], WeightCuts, usize)>) -> bool,
 ) {
     const CUTS: [usize; 8] = [1, 2, 3, 4, 6, 8, 16, 32];
-    let (geometry, mr, nr, count) = (&problem.geometry, kernel.mr(), kernel.nr(), shape.count.max(1));
+    let (geometry, mr, nr, count) = (&problem.geometry, kernel.mr(), kernel.nr(), count.max(1));
     let blocks = |all: usize, unit: usize| {
         distinct(
             CUTS.map(|n| all.div_ceil(n).next_multiple_of(unit).min(all)).into_iter().chain([unit.min(all)]),
@@ -381,7 +376,7 @@ fn search(
     for oc in blocks(geometry.group_out(), mr) {
         for ic in blocks(geometry.group_in(), nr) {
             let price = Price::new(problem, shape, kernel, [oc, ic]);
-            if !visit(price.least(shape.count), None) {
+            if !visit(price.least(count), None) {
                 continue;
             }
             for tiles in
@@ -396,7 +391,7 @@ fn search(
                 }
                 let smallest = oc <= mr && ic <= nr && tiles <= 32;
                 if smallest || lens.total() <= MAX_LANE {
-                    let parts = price.parts(shape.count, cuts.parts, tiles, &lens);
+                    let parts = price.parts(count, cuts.parts, tiles, &lens);
                     let cycles = parts.iter().sum::<f64>();
                     if visit(cycles, None) {
                         visit(cycles * cuts.tasks(geometry).wait(), Some((parts, cuts, tiles)));

@@ -1,5 +1,6 @@
 //! How forward and backward-data are cut: candidates from the shape of the problem and the cache sizes, priced in cycles.
 
+use crate::shape::Shape;
 use convolve_core::{
     Cut, LINE, Layout, Problem, Ranked, Sides, Tasks, Tiling, Unsupported, both, distinct, lines, shares,
 };
@@ -10,19 +11,6 @@ use core::ops::Range;
 pub(crate) const MAX_TILES: usize = 128;
 /// Most floats of one lane of workspace: 4 MiB.
 pub(crate) const MAX_LANE: usize = 1 << 20;
-
-/// What follows from the size of a tile.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    /// Outputs of a tile.
-    pub(crate) outputs: [usize; 2],
-    /// Pixels that it reads.
-    pub(crate) tile: [usize; 2],
-    /// Products of a tile.
-    pub(crate) products: usize,
-    /// Tiles of an image.
-    pub(crate) grid: [usize; 2],
-}
 
 /// The cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,9 +67,9 @@ impl Lens {
         let (mut input, mut output) = (0, 0);
         if sides.layout == Layout::Nchw {
             let [copied, read] = if shared { [1, 1] } else { [images, rows] };
-            let reads = ((read - 1) * shape.outputs[0] + shape.tile[0]).min(sides.input.size[0]);
+            let reads = shape.reads(read).min(sides.input.size[0]);
             input = lines(copied * reads * width * pitch(sides));
-            let writes = (rows * shape.outputs[0]).min(sides.output.size[0]);
+            let writes = (rows * shape.rows()).min(sides.output.size[0]);
             output = lines(images * writes * sides.output.size[1] * channels);
         }
         let kept = if shared { images * rows * shape.grid[1] } else { tiles };
@@ -132,7 +120,7 @@ impl Blocks {
     }
 
     pub(crate) fn tiling(&self, kernel: &dyn Ukernel, shape: &Shape, sides: &Sides) -> Tiling {
-        let pixels = (self.rows * shape.outputs[0]).min(sides.output.size[0]) * sides.output.size[1];
+        let pixels = (self.rows * shape.rows()).min(sides.output.size[0]) * sides.output.size[1];
         let tile = [kernel.mr(), kernel.nr()];
         Tiling { tile, task: [self.images, pixels, self.channels], near: self.tiles }
     }
@@ -140,7 +128,7 @@ impl Blocks {
     /// The tasks: some rows of tiles.
     pub(crate) fn tasks(&self, sides: &Sides, shape: &Shape) -> Tasks {
         let [height, width] = sides.output.size;
-        let rows = (self.rows * shape.outputs[0]).min(height);
+        let rows = (self.rows * shape.rows()).min(height);
         sides.tasks(self.images, Cut { unit: height * width, block: rows * width }, self.channels)
     }
 

@@ -75,6 +75,7 @@ mod backward_weights;
 mod blocks;
 mod matrices;
 mod phase;
+mod shape;
 #[cfg(test)]
 mod tests;
 #[expect(
@@ -206,8 +207,16 @@ impl Winograd {
         if conv.stride != [1, 1] {
             return Err(Unsupported("the stride is not 1"));
         }
-        if (0..2).any(|axis| conv.kernel[axis] > 1 && conv.dilation[axis] != 1) {
-            return Err(Unsupported("the dilation is not 1"));
+        // With dilation a tile has the pixels of one lattice, and each lattice its own tiles: they are not to be mostly empty.
+        let output = problem.geometry.output();
+        let empty = |axis: usize| {
+            let step = conv.dilation[axis];
+            conv.kernel[axis] > 1 && step > 1 && step.saturating_mul(self.outputs[axis]) > 2 * output[axis]
+        };
+        if (0..2).any(empty) {
+            return Err(Unsupported(
+                "the dilation is so large that most of a tile would be outside of the image",
+            ));
         }
         if problem.geometry.group_in().max(problem.geometry.group_out()) > transform::MAX_CHANNELS {
             return Err(Unsupported("a group has more than 16384 channels"));

@@ -19,8 +19,9 @@
 //!   together, lie in different sets of L1.
 //! - While one panel of U is multiplied the next is on its way.
 
-use crate::blocks::{Blocks, Lens, MAX_TILES, Shape, even, pitch};
+use crate::blocks::{Blocks, Lens, MAX_TILES, even, pitch};
 use crate::matrices::MAX_TILE;
+use crate::shape::Shape;
 use crate::transform::{Images, Outputs, TileAt, Transforms, WIDTH};
 use convolve_core::{
     BlockMut, Cut, Direction, Estimate, Finish, LINE, Layout, Par, Phased, Problem, Sides, Tasks,
@@ -66,13 +67,7 @@ impl PhaseRunner {
     ) -> Result<Self, Unsupported> {
         let sides = Sides::new(&problem.geometry, direction);
         let kernel = problem.geometry.conv().kernel;
-        let tile = [0, 1].map(|a| outputs[a] + kernel[a] - 1);
-        let shape = Shape {
-            outputs,
-            tile,
-            products: tile[0] * tile[1],
-            grid: [0, 1].map(|a| sides.output.size[a].div_ceil(outputs[a])),
-        };
+        let shape = Shape::new(outputs, kernel, &sides.phases[0].axes);
         let (kernel, blocks) = Blocks::new(&sides, problem, &shape)?;
         Ok(Self { sides, transforms, kernel, blocks, shape, threads: problem.threads })
     }
@@ -113,6 +108,7 @@ impl PhaseRunner {
             data: &task.input[task.images.start * strides.image + group * self.depth()..],
             size: self.sides.input.size,
             strides: [strides.image, strides.row, strides.column],
+            step: self.shape.step,
             channels: self.depth(),
         }
     }
@@ -156,8 +152,8 @@ impl PhaseRunner {
         let cuts = [Cut { unit: extent[0].max(1), block: 1 }, Cut::whole(columns), Cut::whole(extent[2])];
         let v = BlockMut::new(v, extent);
         v.for_each_piece(cuts, par, lanes, self.lane_len(), &|[row, _, _], mut piece, lane| {
-            let (image, first) = (row.start / rows, row.start % rows * self.shape.outputs[0]);
-            let last = (first + self.shape.outputs[0]).min(self.sides.output.size[0]);
+            let (image, first) = (row.start / rows, row.start % rows * self.shape.rows());
+            let last = (first + self.shape.rows()).min(self.sides.output.size[0]);
             let task = Task {
                 images: image..image + 1,
                 rows: first..last,
@@ -197,11 +193,6 @@ impl PhaseRunner {
         }
     }
 
-    /// The first row that a tile reads, for its row of the grid.
-    fn reads(&self, axis: usize, tile: usize) -> isize {
-        (tile * self.shape.outputs[axis]) as isize + self.sides.phases[0].axes[axis].taps.first_d
-    }
-
     /// Copies the rows that a task reads to `[image][row][column][channel]`; also the row of the image that is the first.
     fn transpose_in<'a>(&self, task: &Task<'_>, copy: &'a mut [f32]) -> (Images<'a>, usize) {
         let ([height, width], strides, pitch) =
@@ -221,6 +212,7 @@ impl PhaseRunner {
             data: copy,
             size: [rows.len(), width],
             strides: [image_len, width * pitch, pitch],
+            step: self.shape.step,
             channels: depth.len(),
         };
         (images, rows.start)
@@ -228,10 +220,10 @@ impl PhaseRunner {
 
     /// Input rows that the tiles of some output rows read, as far as they exist.
     fn input_rows(&self, rows: &Range<usize>) -> Range<usize> {
-        let [height, tile] = [self.sides.input.size[0], self.shape.tile[0]];
-        let [first, last] = [rows.start, rows.end - 1].map(|row| self.reads(0, row / self.shape.outputs[0]));
+        let (height, shape) = (self.sides.input.size[0], &self.shape);
+        let [first, last] = [rows.start, rows.end - 1].map(|row| shape.top(row / shape.rows()));
         let clip = |row: isize| row.clamp(0, height as isize) as usize;
-        clip(first)..clip(last + tile as isize)
+        clip(first)..clip(last + shape.reads(1) as isize)
     }
 
     /// Floats from one pixel to the next of the copy.
@@ -241,16 +233,13 @@ impl PhaseRunner {
 
     /// The tiles `block` of a task, counted by image, row, column.
     fn tiles(&self, task: &Task<'_>, block: Range<usize>, origin: usize, tiles: &mut [TileAt]) {
-        let first = task.rows.start / self.shape.outputs[0];
+        let first = task.rows.start / self.shape.rows();
         let columns = self.shape.grid[1];
-        let rows = task.rows.len().div_ceil(self.shape.outputs[0]);
+        let rows = task.rows.len().div_ceil(self.shape.rows());
         for (index, tile) in block.zip(tiles) {
             let (image, row, column) = (index / (rows * columns), index / columns % rows, index % columns);
-            *tile = TileAt {
-                image,
-                from: [self.reads(0, first + row) - origin as isize, self.reads(1, column)],
-                to: [row * self.shape.outputs[0], column * self.shape.outputs[1]],
-            };
+            let [y, x] = self.shape.from(first + row, column);
+            *tile = TileAt { image, from: [y - origin as isize, x], to: self.shape.to(row, column) };
         }
     }
 
@@ -266,7 +255,7 @@ impl PhaseRunner {
         let epilogue = &task.finish.epilogue;
         let Lens { v: v_shape, m: m_shape, .. } = self.lens();
         let tile_len = v_shape[1] * v_shape[2];
-        let rows = task.rows.len().div_ceil(self.shape.outputs[0]);
+        let rows = task.rows.len().div_ceil(self.shape.rows());
         let count = task.images.len() * rows * self.shape.grid[1];
         let mut tiles = [TileAt::default(); MAX_TILES];
         for block in even(count, self.blocks.tiles) {
@@ -288,6 +277,7 @@ impl PhaseRunner {
                     clamp: epilogue.early_clamp(),
                     update,
                     size: [task.rows.len(), self.sides.output.size[1]],
+                    step: self.shape.step,
                     columns: [slice.start - task.channels.start, slice.len()],
                 };
                 self.transforms.interpolate(m, [m_shape[1], m_shape[2]], tiles, outputs, dst);

@@ -1,8 +1,9 @@
 //! Every output against f64, within a bound of its own: the *shadow*, the same algorithm on absolute values with the absolute values of its
 //! matrices. What the transforms amplify is in it, so it neither hides a lost tap nor calls honest rounding a fault.
 
-use crate::blocks::{Blocks, Shape};
+use crate::blocks::Blocks;
 use crate::matrices::{Parts, points};
+use crate::shape::Shape;
 use crate::{ALL, F2X3, F4X3, Winograd};
 use convolve_core::{
     Accuracy, Algorithm, BackwardData, BackwardDataArgs, BackwardWeights, BackwardWeightsArgs, Caches,

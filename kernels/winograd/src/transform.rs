@@ -111,6 +111,8 @@ pub(crate) struct Images<'a> {
     pub(crate) size: [usize; 2],
     /// From one image to the next, from one row, from one column.
     pub(crate) strides: [usize; 3],
+    /// From one pixel of a tile to the next: the dilation.
+    pub(crate) step: [usize; 2],
     /// Channels to read.
     pub(crate) channels: usize,
 }
@@ -122,7 +124,7 @@ pub(crate) struct TileAt {
     pub(crate) image: usize,
     /// First pixel that it reads.
     pub(crate) from: [isize; 2],
-    /// First pixel that it writes.
+    /// First pixel that it writes, which may lie outside as well.
     pub(crate) to: [usize; 2],
 }
 
@@ -137,6 +139,8 @@ pub(crate) struct Outputs<'a> {
     pub(crate) update: Update,
     /// Height and width of the part of the image that the box has.
     pub(crate) size: [usize; 2],
+    /// From one pixel of a tile to the next.
+    pub(crate) step: [usize; 2],
     /// Channels, as columns of the box.
     pub(crate) columns: [usize; 2],
 }
@@ -192,13 +196,13 @@ pub(crate) const MAX_CHANNELS: usize = ZEROS.len();
 #[inline(always)]
 fn border<'a, const NY: usize, const NX: usize>(images: &Images<'a>, tile: &TileAt) -> Pixels<'a, NY, NX> {
     core::array::from_fn(|i| {
-        let Images { data, size, strides, .. } = *images;
-        let y = tile.from[0] + i as isize;
+        let Images { data, size, strides, step, .. } = *images;
+        let y = tile.from[0] + (i * step[0]) as isize;
         let mut row = [&ZEROS[..]; NX];
         if (0..size[0] as isize).contains(&y) {
             let start = tile.image * strides[0] + y as usize * strides[1];
             for (j, pixel) in row.iter_mut().enumerate() {
-                let x = tile.from[1] + j as isize;
+                let x = tile.from[1] + (j * step[1]) as isize;
                 if (0..size[1] as isize).contains(&x) {
                     *pixel = &data[start + x as usize * strides[2]..];
                 }
@@ -275,16 +279,17 @@ fn all_products<
     v: &mut [f32],
     v_strides: [usize; 2],
 ) {
-    let Images { data, size, strides, channels } = *images;
-    let fits = size[0] >= PY && size[1] >= PX;
+    let Images { data, size, strides, step, channels } = *images;
+    let reach = [(PY - 1) * step[0] + 1, (PX - 1) * step[1] + 1];
+    let fits = size[0] >= reach[0] && size[1] >= reach[1];
     let inner: Pixels<'_, PY, PX> = core::array::from_fn(|i| {
-        let place = |j: usize| if fits { i * strides[1] + j * strides[2] } else { 0 };
+        let place = |j: usize| if fits { i * step[0] * strides[1] + j * step[1] * strides[2] } else { 0 };
         Rows::starting_at(data, &core::array::from_fn(place))
     });
     let mut rows = [[[s.splat(0.0); NX]; PY]; CHUNK];
     for (t, tile) in tiles.iter().enumerate() {
         let [y, x] = tile.from;
-        let whole = y >= 0 && x >= 0 && y as usize + PY <= size[0] && x as usize + PX <= size[1];
+        let whole = y >= 0 && x >= 0 && y as usize + reach[0] <= size[0] && x as usize + reach[1] <= size[1];
         let edge: Pixels<'_, PY, PX>;
         let (pixels, start) = if whole {
             (&inner, tile.image * strides[0] + y as usize * strides[1] + x as usize * strides[2])
@@ -357,14 +362,16 @@ impl<
                         let values =
                             backward::<S, Y, X, NY, NX, MY, MX>(s, &products, t * pitch + c, bias, false);
                         let [y, x] = tile.to;
-                        let valid = MX.min(to.size[1] - x);
-                        for i in 0..MY.min(to.size[0] - y) {
-                            let pixel = (y + i) * to.size[1] + x;
+                        let inside = |a: usize, at: usize| to.size[a].saturating_sub(at).div_ceil(to.step[a]);
+                        let valid = MX.min(inside(1, x));
+                        for i in 0..MY.min(inside(0, y)) {
+                            let pixel = (y + i * to.step[0]) * to.size[1] + x;
                             for j in 0..MX {
                                 if j >= valid {
                                     break;
                                 }
-                                let row = &mut dst.row(tile.image, pixel + j)[first..first + columns][c..];
+                                let row = &mut dst.row(tile.image, pixel + j * to.step[1])
+                                    [first..first + columns][c..];
                                 let mut value = values[i][j];
                                 if to.update == Update::Accumulate {
                                     value = s.add(value, s.load_first(row));
