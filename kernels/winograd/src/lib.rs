@@ -207,16 +207,15 @@ impl Winograd {
         if conv.stride != [1, 1] {
             return Err(Unsupported("the stride is not 1"));
         }
-        // With dilation a tile has the pixels of one lattice, and each lattice its own tiles: they are not to be mostly empty.
+        // With dilation a tile has the pixels of one lattice, and each lattice its own tiles (see `shape`). One that does not fill a tile is not worth it:
+        // where `direct` leaves out the taps outside of the image, tiles multiply them all.
         let output = problem.geometry.output();
         let empty = |axis: usize| {
             let step = conv.dilation[axis];
-            conv.kernel[axis] > 1 && step > 1 && step.saturating_mul(self.outputs[axis]) > 2 * output[axis]
+            conv.kernel[axis] > 1 && step > 1 && step.saturating_mul(self.outputs[axis]) > output[axis]
         };
         if (0..2).any(empty) {
-            return Err(Unsupported(
-                "the dilation is so large that most of a tile would be outside of the image",
-            ));
+            return Err(Unsupported("the dilation is so large that a tile would reach beyond the image"));
         }
         if problem.geometry.group_in().max(problem.geometry.group_out()) > transform::MAX_CHANNELS {
             return Err(Unsupported("a group has more than 16384 channels"));
