@@ -29,6 +29,10 @@ impl Registered for Forward {
             &convolve_winograd::F4X5,
             &convolve_winograd::F4X1X3,
             &convolve_winograd::F4X3X1,
+            &convolve_winograd::F4X1X5,
+            &convolve_winograd::F4X5X1,
+            &convolve_winograd::F2X1X7,
+            &convolve_winograd::F2X7X1,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
         ]
@@ -49,6 +53,10 @@ impl Registered for BackwardData {
             &convolve_winograd::F4X5,
             &convolve_winograd::F4X1X3,
             &convolve_winograd::F4X3X1,
+            &convolve_winograd::F4X1X5,
+            &convolve_winograd::F4X5X1,
+            &convolve_winograd::F2X1X7,
+            &convolve_winograd::F2X7X1,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
         ]
@@ -70,6 +78,10 @@ impl Registered for BackwardWeights {
             &convolve_winograd::F4X5,
             &convolve_winograd::F4X1X3,
             &convolve_winograd::F4X3X1,
+            &convolve_winograd::F4X1X5,
+            &convolve_winograd::F4X5X1,
+            &convolve_winograd::F2X1X7,
+            &convolve_winograd::F2X7X1,
             &convolve_im2col::Im2col,
             &convolve_im2col::Matrixmultiply,
         ]

@@ -65,6 +65,7 @@
 //! | F(2x2, 3x3) | 16 | Standard |
 //! | F(4x4, 3x3), F(2x2, 5x5) | 175 | Standard |
 //! | F(4, 3), one axis | 13 | Standard |
+//! | F(4, 5), F(2, 7), one axis | 40 | Standard |
 //! | F(6x6, 3x3), F(4x4, 5x5) | 1565 | Relaxed |
 //!
 //! Integers: F(2x2, 3x3) is exact while its numbers fit 24 bits; the others have denominators that are not powers of two. What is not finite
@@ -163,12 +164,28 @@ winograd! {
     F4X5 = "winograd-f4x5", Relaxed, [4, 4] of [5, 5]
 }
 winograd! {
-    /// F(4, 3) along rows, for kernels of one row: two rows of 6 products instead of 12.
-    F4X1X3 = "winograd-f4-1x3", Standard, [2, 4] of [1, 3]
+    /// F(4, 3) along rows, for kernels of one row: 6 products instead of 12.
+    F4X1X3 = "winograd-f4-1x3", Standard, [1, 4] of [1, 3]
 }
 winograd! {
     /// F(4, 3) along columns, for kernels of one column.
-    F4X3X1 = "winograd-f4-3x1", Standard, [4, 2] of [3, 1]
+    F4X3X1 = "winograd-f4-3x1", Standard, [4, 1] of [3, 1]
+}
+winograd! {
+    /// F(4, 5) along rows: 8 products instead of 20.
+    F4X1X5 = "winograd-f4-1x5", Standard, [1, 4] of [1, 5]
+}
+winograd! {
+    /// F(4, 5) along columns.
+    F4X5X1 = "winograd-f4-5x1", Standard, [4, 1] of [5, 1]
+}
+winograd! {
+    /// F(2, 7) along rows: 8 products instead of 14.
+    F2X1X7 = "winograd-f2-1x7", Standard, [1, 2] of [1, 7]
+}
+winograd! {
+    /// F(2, 7) along columns.
+    F2X7X1 = "winograd-f2-7x1", Standard, [2, 1] of [7, 1]
 }
 
 /// All of them.
@@ -176,7 +193,8 @@ winograd! {
 /// ```
 /// assert!(convolve_winograd::ALL.iter().any(|winograd| winograd.name() == "winograd-f2x5"));
 /// ```
-pub const ALL: &[&Winograd] = &[&F4X3, &F2X3, &F6X3, &F2X5, &F4X5, &F4X1X3, &F4X3X1];
+pub const ALL: &[&Winograd] =
+    &[&F4X3, &F2X3, &F6X3, &F2X5, &F4X5, &F4X1X3, &F4X3X1, &F4X1X5, &F4X5X1, &F2X1X7, &F2X7X1];
 
 impl Winograd {
     /// As [`Algorithm::name`], of any pass.

@@ -28,13 +28,13 @@ pub(crate) trait Scheme<const N: usize>: Copy + Send + Sync + 'static {
     const PARTS: Parts;
 }
 
-/// F(M, R) with the points of [`points`].
+/// F(M, R) with the points of [`points`]. F(1, 1), the axis along which a kernel has one tap, has one product, and nothing is transformed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cook<const M: usize, const R: usize>;
 
 impl<const M: usize, const R: usize, const N: usize> Scheme<N> for Cook<M, R> {
     const PARTS: Parts = {
-        assert!(M + R - 1 == N && N.is_multiple_of(2) && N <= MAX_TILE);
+        assert!(M + R - 1 == N && (N == 1 || N.is_multiple_of(2)) && N <= MAX_TILE);
         Parts::new(points(N))
     };
 }
@@ -42,7 +42,7 @@ impl<const M: usize, const R: usize, const N: usize> Scheme<N> for Cook<M, R> {
 /// The positive points of the pairs for n products.
 pub(crate) const fn points(n: usize) -> &'static [f64] {
     match n {
-        2 => &[],
+        1 | 2 => &[],
         4 => &[1.0],
         6 => &[0.625, 1.5],
         _ => &[0.5, 1.0, 2.0],
@@ -128,6 +128,9 @@ impl Parts {
     /// By how much rounding errors grow in one dimension: over all outputs and taps, the greatest sum over the products of |A| |G| times the
     /// sum of |B| of a row, where 1 would be the product itself. The same for weight gradients, which exchange A and G.
     pub(crate) fn amplification(&self, m: usize, r: usize) -> f64 {
+        if m + r - 1 == 1 {
+            return 1.0;
+        }
         let (at, g, bt) = (self.at(m), self.g(r), self.bt());
         let path = |o: usize, k: usize| -> f64 {
             (0..2 * self.pairs + 2)

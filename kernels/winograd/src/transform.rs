@@ -28,6 +28,9 @@ impl<T: Scheme<N>, const N: usize> Line<N, N> for Data<T> {
     #[inline(always)]
     fn products<S: Simd>(s: S, d: [S::F32; N]) -> [S::F32; N] {
         let mut v = d;
+        if N == 1 {
+            return v;
+        }
         let pairs = const { T::PARTS.pairs };
         // Rows of 0 and infinity: the highest power has the factor 1.
         let (mut zero, mut infinity) = (d[N - 2], d[N - 1]);
@@ -95,7 +98,9 @@ fn interpolate<S: Simd, T: Scheme<N>, const N: usize, const M: usize>(
             y[k] = s.mul_add(s.splat(factor as f32), if k % 2 == 0 { even } else { odd }, y[k]);
         }
     }
-    y[M - 1] = s.add(y[M - 1], v[N - 1]);
+    if N > 1 {
+        y[M - 1] = s.add(y[M - 1], v[N - 1]);
+    }
     y
 }
 
