@@ -165,13 +165,14 @@ fn check(winograd: &'static Winograd, conv: Conv2d, isa: Isa, random: &mut Rando
         };
         for (i, y) in run(winograd, &problem, pass, &left, &right).into_iter().enumerate() {
             let error = (f64::from(y) - exact[i]).abs();
-            let allowed = 2.0 * (terms as f64).sqrt() * U * shadow[i];
+            // Far less than what always holds, terms + 40: a single product of F(4, 3) along one axis was 2.02 off, sums of more stay below 2.
+            let allowed = 2.5 * (terms as f64).sqrt() * U * shadow[i];
             assert!(
                 error <= allowed,
                 "{} {conv} {isa} pass {pass}: {i} is off by {error}, {allowed}",
                 winograd.name
             );
-            worst = worst.max(error / (allowed / 2.0).max(f64::MIN_POSITIVE));
+            worst = worst.max(error / (allowed / 2.5).max(f64::MIN_POSITIVE));
         }
     }
     worst
