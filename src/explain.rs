@@ -43,11 +43,11 @@ pub struct Verdict {
 pub enum Why {
     /// It is the only candidate.
     Alone,
-    /// Its estimate for one thread is the smallest: that of the next one, as a multiple of it.
+    /// Its [`price`](Estimate::price) is the least: that of the next one, as a multiple of it.
     Estimate {
         /// The next algorithm.
         next: &'static str,
-        /// Its estimate over that of the winner.
+        /// Its price over that of the winner.
         ratio: f64,
     },
     /// It was the fastest when candidates were timed.
@@ -98,7 +98,7 @@ impl Explanation {
         self.verdicts.iter().find(|verdict| verdict.chosen)
     }
 
-    /// Takes the smallest estimate for one thread.
+    /// Takes the least price.
     pub(crate) fn choose_by_estimate(&mut self) {
         let price = |(i, estimate): (usize, Estimate)| (estimate.price(), i);
         let mut order: Vec<(f64, usize)> = self.accepted().map(price).collect();
@@ -190,7 +190,7 @@ impl fmt::Display for Why {
             Self::Estimate { next, ratio } => {
                 write!(
                     f,
-                    "its estimate for one thread is the smallest; the next, {next}, has {ratio:.2} times that"
+                    "its price is the least (the time of one thread, and a little of what threads would wait); that of the next, {next}, is {ratio:.2} times that"
                 )
             }
             Self::Measured => write!(f, "it was the fastest when they were timed on this machine"),

@@ -374,7 +374,7 @@ impl Planner {
         new.then_some(verdict)
     }
 
-    /// What every algorithm says within the limits; the smallest estimate for one thread is chosen.
+    /// What every algorithm says within the limits; the least price is chosen.
     pub(crate) fn ask<P: Registered>(&self, conv: Conv2d) -> Result<(Explanation, Problem), Error> {
         let problem = self.problem(conv)?;
         let only = self.forced();

@@ -11,7 +11,7 @@ use convolve_core::{Algorithm, BackwardData, BackwardWeights, Forward, Pass};
 /// assert!(names.contains(&"direct"));
 /// ```
 pub trait Registered: Pass {
-    /// All of them, in no particular order; the planner takes the one with the smallest estimate for one thread.
+    /// All of them, in no particular order; the planner takes the one with the least price.
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>];
 }
 

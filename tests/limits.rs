@@ -158,18 +158,18 @@ fn limits_contradict_each_other_with_a_sentence() {
 }
 
 #[test]
-fn the_winner_is_the_smallest_estimate_and_the_explanation_says_by_how_much() {
+fn the_winner_has_the_least_price_and_the_explanation_says_by_how_much() {
     fn check<P: Registered>(conv: Conv2d) {
         let planner = Planner::new().threads(1);
         let explanation = planner.explain::<P>(conv).unwrap();
         let chosen = explanation.chosen().unwrap();
         assert_eq!(planner.plan::<P>(conv).unwrap().algorithm(), chosen.algorithm);
-        let ns = chosen.answer.unwrap().ns;
+        let price = chosen.answer.unwrap().price();
         let others = explanation.verdicts.iter().filter(|v| !v.chosen).filter_map(|v| v.answer.ok());
-        let next = others.map(|estimate| estimate.ns).fold(f64::INFINITY, f64::min);
-        assert!(ns <= next);
+        let next = others.map(|estimate| estimate.price()).fold(f64::INFINITY, f64::min);
+        assert!(price <= next);
         match explanation.why {
-            Some(Why::Estimate { ratio, .. }) => assert_eq!(ratio, next / ns),
+            Some(Why::Estimate { ratio, .. }) => assert_eq!(ratio, next / price),
             why => assert!(why == Some(Why::Alone) && next == f64::INFINITY, "{explanation}"),
         }
         let text = explanation.to_string();

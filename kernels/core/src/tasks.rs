@@ -85,8 +85,8 @@ impl Tasks {
         most as f64 / sum.max(1.0)
     }
 
-    /// The factor by which threads wait for the busiest, as the mean over no waiting, two threads and four, where the first counts for four of six: what prices count that must not depend on
-    /// how many there are. 1 where all share evenly, 5/3 where there is but one task.
+    /// How much longer a run takes because threads wait for the busiest: the mean of one thread, where none waits (four parts of six), of two, and of
+    /// four (one part each). What prices count that must not depend on how many there are. 1 where all share evenly, 5/3 where there is but one task.
     /// ```
     /// let tasks = |count| convolve_core::Tasks::line(count, 1).wait();
     /// assert_eq!((tasks(4), tasks(1)), (1.0, 5.0 / 3.0));
