@@ -142,6 +142,16 @@ fn a_file_from_another_cpu_is_refused_politely_and_left_alone() {
 }
 
 #[test]
+fn a_file_that_is_no_cache_is_not_overwritten() {
+    let directory = Directory::new("notes");
+    let text = "what I wrote yesterday\nand today\n";
+    std::fs::write(directory.file(), text).unwrap();
+    let error = TuningCache::open(directory.file()).unwrap().save().unwrap_err().to_string();
+    assert!(error.contains("2 lines") && error.contains("name another file"), "{error}");
+    assert_eq!(std::fs::read_to_string(directory.file()).unwrap(), text);
+}
+
+#[test]
 fn stale_corrupt_and_newer_lines_are_noted_and_the_rest_is_used() {
     let directory = Directory::new("stale");
     let good = line_with("direct");

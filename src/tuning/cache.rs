@@ -67,6 +67,9 @@ struct Lines {
     entries: BTreeMap<Key, TunedEntry>,
     kept: Vec<Vec<u8>>,
     notes: Vec<Note>,
+    /// Lines that are no entry of any version, CPU or time, and the others.
+    corrupt: usize,
+    known: usize,
 }
 
 impl Lines {
@@ -78,8 +81,14 @@ impl Lines {
                 continue;
             }
             match TunedEntry::read(line) {
-                Ok(entry) => drop(this.entries.insert(entry.key(), entry)),
+                Ok(entry) => {
+                    this.known += 1;
+                    this.entries.insert(entry.key(), entry);
+                }
                 Err(reason) => {
+                    let corrupt = matches!(reason, Ignored::Corrupt { .. });
+                    this.corrupt += usize::from(corrupt);
+                    this.known += usize::from(!corrupt);
                     if reason.is_kept() {
                         this.kept.push(line.to_owned());
                     }
@@ -158,6 +167,7 @@ impl TuningCache {
     /// writers at the same time none loses anything. For one problem the last writer wins.
     ///
     /// The lock is a file of its own, with `.lock` added to the name, and stays there.
+    /// A file of which no line is an entry, of whatever version or CPU, is no tuning cache: it is left as it is, and the error says so.
     ///
     /// # Errors
     /// What the system gives; a cache without a file; a file that is too large to be a tuning file. The file is then as it was.
@@ -175,7 +185,14 @@ impl TuningCache {
         let text = read(path)?.map_err(|bytes| {
             io::Error::new(ErrorKind::InvalidData, format!("`{}`: {}", path.display(), too_large(bytes)))
         })?;
-        let Lines { entries: theirs, kept, .. } = Lines::read(&text);
+        let Lines { entries: theirs, kept, known, corrupt, .. } = Lines::read(&text);
+        if known == 0 && corrupt > 0 {
+            let what = format!(
+                "`{}` has {corrupt} lines and none is an entry of a tuning cache: it is left as it is; name another file, or empty this one",
+                path.display()
+            );
+            return Err(io::Error::new(ErrorKind::InvalidData, what));
+        }
         let mut entries = state.entries.clone();
         entries.extend(theirs.into_iter().filter(|(key, _)| !state.fresh.contains(key)));
         let lines = kept.into_iter().chain(entries.values().map(|entry| entry.line().into_bytes()));
