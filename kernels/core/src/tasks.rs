@@ -55,7 +55,8 @@ impl Tasks {
     /// assert_eq!([1, 2, 7, 100].map(|threads| tasks.busiest(threads)), [1.0, 4.0 / 7.0, 1.0 / 7.0, 1.0 / 7.0]);
     /// ```
     pub fn busiest(&self, threads: usize) -> f64 {
-        let (count, pieces) = (self.count(), self.pieces());
+        let pieces = self.pieces();
+        let count: usize = pieces.iter().product();
         let threads = threads.min(count);
         if threads <= 1 {
             return 1.0;
