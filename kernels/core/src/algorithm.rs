@@ -280,16 +280,17 @@ impl Estimate {
     /// The clock of the core by which algorithms convert cycles to nanoseconds; it does two vectors of multiply-adds in a cycle.
     pub const GHZ: f64 = 3.5;
 
-    /// The same work on the machine of the problem. Its clock scales calls; its multiply-adds in a cycle as well what is computed; its bandwidths half
-    /// of what is moved, and what its tensors take at least that do not fit its caches. More threads than one have to be woken, and wait for the busiest.
+    /// The same work on the machine of the problem. Its clock scales calls; its multiply-adds in a cycle as well what is computed; its bandwidths scale
+    /// what is moved, and say what its tensors take at least that do not fit its caches. More threads than one have to be woken, and wait for the busiest.
     /// ```
     /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem, Tasks};
     /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);
-    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [1e3, 28.0, 14.0, 1.0], fork_ns: 7.0, ..Machine::GENERIC };
+    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [112.0, 28.0, 14.0, 1e3], fork_ns: 7.0, ..Machine::GENERIC };
     /// let caches = machine.caches;
     /// let problem = Problem { geometry, isa, threads: 2, accuracy: Accuracy::Strict, caches, machine, rank: 0 };
     /// let estimate = Estimate::new([8.0, 2.0, 1.0].map(|ns| ns * Estimate::GHZ), &Tasks::line(4, 3), 2).on(&problem);
-    /// let [compute, memory, calls] = [8.0 * 2.0 * 2.0, 2.0 * (2.0 + 4.0) / 2.0, 1.0 * 2.0]; // GENERIC reads 112 and 56 bytes a nanosecond
+    /// // GENERIC reads 224, 112 and 56 bytes a nanosecond from its caches.
+    /// let [compute, memory, calls] = [8.0 * 2.0 * 2.0, 2.0 * 1.47 * (2.0 + 4.0) / 2.0, 1.0 * 2.0];
     /// assert!((estimate.alone - (compute + memory + calls)).abs() < 1e-9);
     /// assert!((estimate.ns - (estimate.alone * 0.75 + 7.0)).abs() < 1e-9);
     /// assert!((estimate.stages.compute - compute / 2.0).abs() < 1e-9, "as the mean thread sees it");

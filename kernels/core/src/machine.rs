@@ -60,9 +60,10 @@ impl Machine {
     /// AMD Zen 2 and Zen 3.
     pub const ZEN3: Self =
         shipped("Zen 2/3", 3.5, [2.0, 0.0, 2.0, 0.0], caches(32, 512, 4096), [64.0, 32.0, 16.0], 15.0);
-    /// AMD Zen 4: AVX-512 in two halves.
+    /// AMD Zen 4, server: AVX-512 in two halves; as [`calibrate`](Self::calibrate) finds it on an EPYC with all cores at work, but for the share of the
+    /// last level and the costs of threads.
     pub const ZEN4: Self =
-        shipped("Zen 4", 3.9, [2.0, 0.0, 2.0, 1.0], caches(32, 1024, 4096), [64.0, 32.0, 20.0], 20.0);
+        shipped("Zen 4", 3.65, [1.9, 0.0, 2.0, 1.0], caches(32, 1024, 4096), [59.0, 32.0, 26.0], 16.0);
     /// AMD Zen 5, server: as [`calibrate`](Self::calibrate) finds it on an EPYC with all cores at work, but for the share of the last level and the
     /// costs of threads.
     pub const ZEN5: Self =
@@ -129,12 +130,16 @@ impl Machine {
         Self::of(Cpu::current())
     }
 
-    /// How much longer than on [`GENERIC`](Self::GENERIC) it takes to move operands that L1 does not hold. Half of it is instructions, at the clock's
-    /// rate; half is bytes, from L2 or the last level: estimates do not say from which, so it is the geometric mean of the two bandwidths.
+    /// How much longer than on [`GENERIC`](Self::GENERIC) it takes to move operands that L1 does not hold. Half of it is instructions, which load and store
+    /// at the rate of L1 (Zen 4 takes a vector of AVX-512 in two halves, Zen 5 whole, and moving the same tensors takes it twice as long); half is bytes,
+    /// from L2 or the last level: estimates do not say from which, so it is the geometric mean of the two bandwidths.
     pub(crate) fn moving(&self) -> f64 {
         let slower = |level: usize| Self::GENERIC.bandwidth[level] / self.bandwidth[level];
-        (Self::GENERIC.ghz / self.ghz + (slower(1) * slower(2)).sqrt()) / 2.0
+        (slower(0) + (slower(1) * slower(2)).sqrt()) / 2.0 * Self::MOVING
     }
+
+    /// What the algorithms' constants of moving, fitted on Zen 5, have to be multiplied by on [`GENERIC`](Self::GENERIC).
+    const MOVING: f64 = 1.47;
 
     /// What it takes at least to bring near and to write, once, tensors that L2 does not hold, or the last level: a line that is written is read before, so
     /// half of them count twice, and memory that is read and written by turns is slower still (Zen 5: tensors of 58 MB at half the rate of reading alone).
