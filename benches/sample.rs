@@ -10,12 +10,11 @@ pub const SLOW: f64 = 0.10;
 pub const SURVIVORS: f64 = 0.20;
 /// A sample takes at least that long: short problems are run several times.
 const LEAST: Duration = Duration::from_micros(200);
-/// A run that is shorter than this finds in its caches what it left there: before each sample it runs [`WARM`] times untimed, since the others
-/// have run in between. A longer one has thrown out itself what it reads first.
+/// A run that is shorter than this finds in its caches what it left there: before each sample it runs untimed for as long, since the others have run in
+/// between. (One run is not enough where machines share the last level: 4.8 MB read and 1.2 MB written in order take 0.37, 0.15, 0.08 and from then on
+/// 0.07 ms, and by a convolution that reads seventeen rows at once 0.6 ms for the first runs and 0.17 after a dozen; Zen 4, a virtual machine.) A longer
+/// one has thrown out itself what it reads first.
 const LONG: Duration = Duration::from_millis(4);
-/// Runs until the last level has taken back what others pushed out. One is not enough where machines share it: 4.8 MB read and 1.2 MB written, after
-/// 9 ms of anything else, take 0.37, 0.15, 0.08 and from then on 0.07 ms (Zen 4, a virtual machine).
-const WARM: usize = 4;
 
 /// When a series is long enough.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,7 +117,8 @@ pub fn interleave(runs: &mut [impl FnMut()], probe: &mut Probe, effort: Effort) 
             }
             done = false;
             let (batch, short) = batches[i];
-            for _ in 0..if short { WARM } else { 0 } {
+            let begin = Instant::now();
+            while short && begin.elapsed() < LONG {
                 run();
             }
             let before = probe.flops();

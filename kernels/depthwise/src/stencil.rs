@@ -242,9 +242,9 @@ fn put<S: Simd>(s: S, v: S::F32, to: &mut [f32], add: bool) {
     }
 }
 
-/// Asks for a part of the next tile's rows, which lie behind those of this one; and, if it is `FAR`, for its outputs below those at `x`.
+/// Asks for a part of the next tile's rows, which lie behind those of this one; and, if they are far, for its outputs below those at `x`.
 #[inline(always)]
-fn ask<S: Simd, const FAR: bool, const SPLIT: bool, const JOIN: bool, const R: usize>(
+fn ask<S: Simd, const SPLIT: bool, const JOIN: bool, const R: usize>(
     s: S,
     tile: &Tile<'_>,
     dst: &mut RowsOfPlanes<'_, f32, 1, R>,
@@ -258,7 +258,7 @@ fn ask<S: Simd, const FAR: bool, const SPLIT: bool, const JOIN: bool, const R: u
     for r in 0..R * lines {
         s.prefetch(src, first + r * S::LANES);
     }
-    if FAR {
+    if tile.far {
         let below = R * tile.step * dst.row(0, 0).len() + x;
         for r in 0..R {
             s.prefetch(dst.row(0, r), below);
@@ -277,7 +277,6 @@ fn ask<S: Simd, const FAR: bool, const SPLIT: bool, const JOIN: bool, const R: u
 #[inline(always)]
 fn plane<
     S: Simd,
-    const FAR: bool,
     const SPLIT: bool,
     const JOIN: bool,
     const K: usize,
@@ -305,7 +304,7 @@ fn plane<
         } else {
             x
         };
-        ask::<S, FAR, SPLIT, JOIN, R>(s, tile, dst, src, next, x);
+        ask::<S, SPLIT, JOIN, R>(s, tile, dst, src, next, x);
         let mut acc = [[s.splat(bias); R]; 2];
         for (column_weights, Column { d, which }) in weights.chunks(per_column).zip(tile.columns) {
             let at = pixel as isize + d;
@@ -338,7 +337,6 @@ fn plane<
 #[inline(always)]
 fn planes<
     S: Simd,
-    const FAR: bool,
     const SPLIT: bool,
     const JOIN: bool,
     const K: usize,
@@ -359,7 +357,7 @@ fn planes<
         let bias = tile.bias.map_or(0.0, |bias| bias[plane]);
         let mut to = dst.rows_of_planes::<1, R>([tile.to[0] + plane, tile.to[1]], tile.step);
         let next = tile.first.saturating_add_unsigned(N).max(0) as usize * width;
-        self::plane::<S, FAR, SPLIT, JOIN, K, R, N>(s, tile, &rows, bias, &mut to, [src, weights], next);
+        self::plane::<S, SPLIT, JOIN, K, R, N>(s, tile, &rows, bias, &mut to, [src, weights], next);
     }
 }
 
@@ -377,7 +375,7 @@ const fn fits(registers: usize, shape: Shape, rows: usize) -> bool {
 type Entry<S> = fn(S, &Tile<'_>, &mut BlockMut<'_, f32>);
 
 /// A static table of function pointers: `[kernel rows][output rows]`. (A `match` would inline all of them into one function, which spills.)
-struct Table<S, const FAR: bool>(core::marker::PhantomData<S>);
+struct Table<S>(core::marker::PhantomData<S>);
 
 macro_rules! table {
     ($split:literal $join:literal $mode:ident; $($k:literal)*) => { [$(table!(@rows $split $join $mode $k; 1 2 4 7 14)),*] };
@@ -385,7 +383,7 @@ macro_rules! table {
         [$(|s, tile, dst| s.vectorize(#[inline(always)] |s| {
             const INPUTS: usize = ($r - 1) * if $split { 2 } else { 1 } + $k;
             if const { fits(S::REGISTERS, Shape { mode: Mode::$mode, k: $k }, $r) } {
-                planes::<S, FAR, $split, $join, $k, $r, INPUTS>(s, tile, dst);
+                planes::<S, $split, $join, $k, $r, INPUTS>(s, tile, dst);
             } else {
                 unreachable!("{} rows do not fit the registers", $r);
             }
@@ -397,7 +395,7 @@ macro_rules! table {
 pub(crate) const WINDOWS: [usize; 3] = [3, 5, 7];
 const PARTS: [usize; 4] = [1, 2, 3, 4];
 
-impl<S: Simd, const FAR: bool> Table<S, FAR> {
+impl<S: Simd> Table<S> {
     const PLAIN: [[Entry<S>; ROWS.len()]; WINDOWS.len()] = table!(false false Plain; 3 5 7);
     const SPLIT: [[Entry<S>; ROWS.len()]; WINDOWS.len()] = table!(true false Split; 3 5 7);
     const JOIN: [[Entry<S>; ROWS.len()]; PARTS.len()] = table!(false true Join; 1 2 3 4);
@@ -432,8 +430,7 @@ impl<S: Simd> Stencil for S {
     }
 
     fn run(&self, shape: Shape, rows: usize, tile: &Tile<'_>, dst: &mut BlockMut<'_, f32>) {
-        let entry = if tile.far { Table::<S, true>::entry } else { Table::<S, false>::entry };
-        entry(shape, rows)(*self, tile, dst);
+        Table::<S>::entry(shape, rows)(*self, tile, dst);
     }
 }
 
