@@ -120,7 +120,7 @@ fn tuning_obeys_limits_and_refuses_what_it_cannot_time() {
 #[test]
 fn a_file_from_another_cpu_is_refused_politely_and_left_alone() {
     let directory = Directory::new("foreign");
-    let (here, there) = (Cpu::current().to_string(), Cpu::named("Abacus", [6, 1, 2]).to_string());
+    let (here, there) = (Cpu::identified().to_string(), Cpu::named("Abacus", [6, 1, 2]).to_string());
     let foreign = line_with("direct").replace(&here, &there);
     std::fs::write(directory.file(), &foreign).unwrap();
     let cache = Arc::new(TuningCache::open(directory.file()).unwrap());

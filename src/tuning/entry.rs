@@ -122,7 +122,7 @@ impl TunedEntry {
         let (algorithm, rank, tiling, ns) =
             (winner.algorithm.to_owned(), winner.rank, unusual(winner), tenths(winner)?);
         let Key { problem, pass, layout, weights, threads, isa, accuracy, limits } = key.clone();
-        let (v, cpu, kernels) = (VERSION, Cpu::current().to_string(), kernels().to_owned());
+        let (v, cpu, kernels) = (VERSION, Cpu::identified().to_string(), kernels().to_owned());
         let entry = Self {
             v,
             cpu,
@@ -172,7 +172,7 @@ impl TunedEntry {
         }
         let entry: Self = serde_json::from_str(text).map_err(|error| corrupt(&error.to_string()))?;
         entry.makes_sense().map_err(corrupt)?;
-        let here = Cpu::current().to_string();
+        let here = Cpu::identified().to_string();
         if entry.cpu != here {
             return Err(Ignored::ForeignCpu { cpu: entry.cpu, here });
         }
