@@ -8,6 +8,9 @@ const WIDTH: f64 = 720.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 704.0;
 
+/// What the name of a line takes beside it.
+const NAME: f64 = 18.0;
+
 /// Of more rows only the planner's choices are drawn.
 const MOST: usize = 2500;
 
@@ -78,7 +81,7 @@ fn draw(
     let widest = ceilings.iter().flat_map(|ceilings| &ceilings.0);
     let widest = widest.filter_map(|ceiling| positive(Some(ceiling.gbytes_per_second))).fold(0.0, f64::max);
     let ridge = if widest > 0.0 { roof / (widest * threads as f64) } else { x0 };
-    let (left, right) = ((x0 / 1.6).min(ridge / 2.5), x1 * 1.3);
+    let (left, right) = ((x0 / 1.6).min(ridge / 6.0), x1 * 1.3);
     let x = Scale::log(left, right, [LEFT, RIGHT]);
     let y = Scale::log(low, y1.max(peak.unwrap_or(0.0)) * 1.45, [bottom, top]);
     svg.left_axis(&y, [LEFT, RIGHT], short);
@@ -124,18 +127,31 @@ fn draw(
             _ => lines.push((ceiling.level.into(), gbytes)),
         }
     }
-    for (i, (names, gbytes)) in lines.into_iter().enumerate() {
-        // From where the line comes into the picture to where it meets the roof.
-        let begin = (low / gbytes).max(left);
-        let end = (roof / gbytes).min(right);
-        if begin >= end {
-            continue;
-        }
-        let ends = [begin, end].map(|intensity| [x.at(intensity), y.at(intensity * gbytes)]);
-        svg.path(&ends, "ceil");
-        let text = format!("{names} {} GB/s", short(gbytes));
-        let at = begin * (end / begin).powf(0.06 + 0.13 * i as f64);
-        svg.text([x.at(at) + 8.0, y.at(at * gbytes) + 12.0], Anchor::Start, "s halo", &text);
+    // From where each comes into the picture to where it meets the roof.
+    let ends = |gbytes: f64| {
+        let (begin, end) = ((low / gbytes).max(left), (roof / gbytes).min(right));
+        (begin < end).then(|| [begin, end].map(|intensity| [x.at(intensity), y.at(intensity * gbytes)]))
+    };
+    let lines: Vec<_> =
+        lines.into_iter().filter_map(|(names, gbytes)| Some((names, gbytes, ends(gbytes)?))).collect();
+    lines.iter().for_each(|(.., ends)| svg.path(ends, "ceil"));
+    for (i, (names, gbytes, [from, to])) in lines.iter().enumerate() {
+        // They are parallel, so a name along its line meets no other line where there is room beside it: above, if not to the one before.
+        let slope = (to[1] - from[1]).atan2(to[0] - from[0]);
+        let apart = |other: usize| {
+            let [[x, y], _] = lines[other].2;
+            ((x - from[0]) * slope.sin() - (y - from[1]) * slope.cos()).abs()
+        };
+        let crowded = |other: Option<usize>| other.is_some_and(|other| apart(other) < NAME);
+        let below = crowded(i.checked_sub(1)) && !crowded(Some(i + 1).filter(|&next| next < lines.len()));
+        // Two that share a gap stand at different heights.
+        let part = if i % 2 == 0 { 0.58 } else { 0.4 };
+        let beside = if below { NAME - 4.0 } else { -5.0 };
+        let at = [
+            from[0] + part * (to[0] - from[0]) - beside * slope.sin(),
+            from[1] + part * (to[1] - from[1]) + beside * slope.cos(),
+        ];
+        svg.text_turned(at, slope.to_degrees(), "s halo", &format!("{names} {} GB/s", short(*gbytes)));
     }
     svg
 }

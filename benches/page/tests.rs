@@ -89,6 +89,7 @@ fn sound(page: &Page) {
     }
     for (name, svg) in &page.svgs {
         assert!(svg.starts_with("<svg ") && svg.contains("xmlns=") && !svg.contains("NaN"), "{name}");
+        assert!(!svg.contains("var("), "{name}: other programs know no variables");
     }
 }
 
@@ -113,6 +114,47 @@ fn everything_is_drawn_and_every_problem_appears() {
         "class=\"border\"",
     ] {
         assert!(page.html.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn what_was_tuned_scales_by_itself() {
+    let with = |threads, tuned, seconds| Record {
+        threads: Some(threads),
+        tuned: Some(tuned),
+        ..record(PROBLEMS[1], "slide", true, seconds)
+    };
+    let mut rows = vec![with(1, false, 0.6), with(1, true, 0.5), with(2, true, 0.2), with(2, false, 0.4)];
+    let page_of = |rows: &[Record]| page(&Sources { rows, ..Sources::default() });
+    let page = page_of(&rows);
+    for part in ["fwd NCHW, 2 threads</text>", "fwd NCHW, 2 threads, tuned</text>", "1.50x", "2.50x"] {
+        assert!(page.html.contains(part), "{part}");
+    }
+    rows.truncate(3);
+    rows.remove(1);
+    assert!(!page_of(&rows).svgs.iter().any(|(name, _)| name == "threads.svg"), "nothing is alike");
+}
+
+#[test]
+fn names_of_bandwidths_keep_off_each_other() {
+    let rows = rows();
+    let ceilings = Ceilings(
+        [("L1", 207.0), ("L2", 110.0), ("L3", 96.7), ("memory", 18.6)]
+            .map(|(level, gbytes_per_second)| Ceiling { level, gbytes_per_second })
+            .into(),
+    );
+    let page = page(&Sources { rows: &rows, peers: &[], ceilings: Some(&ceilings) });
+    let (_, svg) = page.svgs.iter().find(|(name, _)| name == "roofline.svg").unwrap();
+    let place = |text: &str| -> [f64; 2] {
+        let (before, _) = svg.split_once(text).unwrap();
+        let tag = &before[before.rfind("<text").unwrap()..];
+        ["x=\"", "y=\""].map(|key| tag.split_once(key).unwrap().1.split_once('"').unwrap().0.parse().unwrap())
+    };
+    let places = ["L1 207", "L2 110", "L3 96.7", "memory 18.6"].map(place);
+    for (i, a) in places.iter().enumerate() {
+        for b in &places[..i] {
+            assert!((a[0] - b[0]).hypot(a[1] - b[1]) > 14.0, "{places:?}");
+        }
     }
 }
 
