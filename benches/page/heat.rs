@@ -108,7 +108,7 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
         values.into_iter().collect()
     };
     let (channels, images) = (axis(|cell| cell.0), axis(|cell| cell.1));
-    let per_row = if images.len() > 7 { 1 } else { 2.min(panels.len()) };
+    let per_row = if images.len() > 8 { 1 } else { 2.min(panels.len()) };
     let gap = 54.0;
     let room = (720.0 - gap * per_row as f64) / per_row as f64;
     let (w, h) = ((room / images.len() as f64).min(78.0), 38.0);
@@ -140,7 +140,7 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
                 let class = if shade < 0.5 { "onDark" } else { "onLight" };
                 svg.text_within(
                     [x + w / 2.0, y + 30.0],
-                    w - 5.0,
+                    w - 8.0,
                     class,
                     algorithm.trim_start_matches("winograd-"),
                 );

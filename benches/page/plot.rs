@@ -196,16 +196,19 @@ impl Svg {
 
     /// A line of text in small letters that is not wider than `room`, whatever the font: squeezed, and of what is much too long the beginning.
     pub fn text_within(&mut self, at: [f64; 2], room: f64, class: &str, text: &str) {
-        // What letters of ten pixels take, of a wide font; and how far they can be squeezed.
+        // What letters of ten pixels take, of a wide font and of most; and how far they can be squeezed.
         const WIDE: f64 = 6.6;
+        const USUAL: f64 = 5.4;
         const NARROW: f64 = 4.2;
         let (letters, most) = (text.chars().count(), (room / NARROW) as usize);
         let shown = match letters > most {
             true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
             false => text.to_owned(),
         };
-        let squeezed = format!(" textLength=\"{room:.1}\" lengthAdjust=\"spacingAndGlyphs\"");
-        let attributes = if letters as f64 * WIDE > room { squeezed.as_str() } else { "" };
+        let letters = letters.min(most) as f64;
+        let squeezed =
+            format!(" textLength=\"{:.1}\" lengthAdjust=\"spacingAndGlyphs\"", room.min(USUAL * letters));
+        let attributes = if letters * WIDE > room { squeezed.as_str() } else { "" };
         self.text_with(at, Anchor::Middle, &format!("tiny {class}"), attributes, &shown);
     }
 
@@ -222,13 +225,13 @@ impl Svg {
         ));
     }
 
-    /// A rectangle with what a pointer over it shows; `fill` is a colour, or empty for that of the class.
+    /// A rectangle with what a pointer over it shows, and then with round corners; `fill` is a colour, or empty for that of the class.
     pub fn rect(&mut self, [x, y]: [f64; 2], [w, h]: [f64; 2], class: &str, fill: &str, hint: &str) {
         let fill = if fill.is_empty() { String::new() } else { format!(" style=\"fill:{fill}\"") };
         let hint = if hint.is_empty() { String::new() } else { format!("<title>{}</title>", escape(hint)) };
-        let (w, h) = (w.max(0.0), h.max(0.0));
+        let (w, h, round) = (w.max(0.0), h.max(0.0), if hint.is_empty() { "" } else { " rx=\"1.5\"" });
         self.push(format_args!(
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" rx=\"1.5\" class=\"{class}\"{fill}>{hint}</rect>"
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\"{round} class=\"{class}\"{fill}>{hint}</rect>"
         ));
     }
 
@@ -362,7 +365,7 @@ pub fn look(algorithm: &str) -> Look {
 pub fn legend(svg: &mut Svg, [left, y]: [f64; 2], right: f64, items: &[(Look, String)]) -> f64 {
     let (mut x, mut y) = (left, y);
     for (look, name) in items {
-        let width = 26.0 + 7.2 * name.chars().count() as f64;
+        let width = 30.0 + 7.6 * name.chars().count() as f64;
         if x + width > right && x > left {
             (x, y) = (left, y + 20.0);
         }
