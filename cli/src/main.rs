@@ -25,7 +25,7 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Times the best candidates of problems on this machine and keeps the winners in a file, at once; the exit code is 1 if one could not be tuned
     Tune(tune::TuneArgs),
-    /// Measures the constants of this machine, in a second or two, and prints them beside the shipped ones
+    /// Measures the constants of this machine, in about a second, and prints them beside the shipped ones
     Calibrate(calibrate::CalibrateArgs),
     /// Compares every algorithm with the definition, on integers, exactly; the exit code is 1 if a result is wrong
     Verify {

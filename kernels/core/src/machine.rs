@@ -170,7 +170,7 @@ impl Machine {
         2.0 * isa.lanes() as f64 * self.fma[slot(isa)] * self.ghz
     }
 
-    /// The constants as they are here and now, in a second or two: peak of every instruction set, bandwidths, what waking the current
+    /// The constants as they are here and now, in about a second: peak of every instruction set, bandwidths, what waking the current
     /// pool costs, and the cache sizes that the system tells (Linux). What cannot be found out stays as shipped. Call it when nothing
     /// else runs; a core at half its clock gives half the figures. The name stays that of the shipped constants, as the kind of core does: what differs
     /// from them is in the figures.
