@@ -1,6 +1,6 @@
 //! The flags of the report, and what they select.
 
-use crate::case::AnyPass;
+use crate::case::{AnyPass, algorithms};
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 use convolve::{Accuracy, Isa, Layout, NamedProblem, WeightLayout};
@@ -222,10 +222,8 @@ pub fn list(name: &str) -> Vec<(String, Result<NamedProblem, String>)> {
 ///
 /// # Errors
 /// A sentence with the names that there are.
-pub(crate) fn algorithm(name: &str) -> Result<String, String> {
-    let mut known: Vec<_> = AnyPass::ALL.iter().flat_map(|pass| pass.algorithms()).collect();
-    known.sort_unstable();
-    known.dedup();
+pub fn algorithm(name: &str) -> Result<String, String> {
+    let known = algorithms();
     match known.contains(&name) {
         true => Ok(name.to_owned()),
         false => Err(format!("no algorithm has this name; there are: {}", known.join(", "))),

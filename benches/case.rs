@@ -38,6 +38,17 @@ macro_rules! with_pass {
     };
 }
 
+/// Names of the algorithms of all passes, each once, in the order of the registry.
+pub fn algorithms() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for name in AnyPass::ALL.iter().flat_map(|pass| pass.algorithms()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 impl AnyPass {
     /// All three.
     pub const ALL: [Self; 3] = [Self::Forward, Self::BackwardData, Self::BackwardWeights];

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Compares two JSON files of the report; the exit code is 1 if something is slower than the threshold allows and than noise explains.
+///
+/// Of an algorithm with several cuts of one problem (the column `tiling`), the chosen one is compared, or else the first in the file.
 #[derive(Clone, Debug, Args)]
 pub struct CompareArgs {
     /// Rows from before
@@ -84,21 +86,24 @@ pub struct Comparison {
 
 type Key = (String, String, String, usize, String, String, String);
 
-/// The least median of each key, and its noise.
+fn key(row: &Record) -> Key {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (problem, pass, layout) = (row.problem.clone(), row.pass.clone(), row.layout.clone());
+    (problem, pass, layout, row.threads(), text(&row.isa), text(&row.accuracy), row.algorithm.clone())
+}
+
+/// The least median of each key, among the rows of its preferred cut, and its noise.
 fn best(rows: &[Record]) -> BTreeMap<Key, (f64, f64, &Record)> {
+    let rows = || rows.iter().filter_map(|row| Some((key(row), positive(row.median_s)?, row)));
+    let mut preferred: BTreeMap<Key, &Record> = BTreeMap::new();
+    for (key, _, row) in rows() {
+        let kept = preferred.entry(key).or_insert(row);
+        if row.chosen && !kept.chosen {
+            *kept = row;
+        }
+    }
     let mut best: BTreeMap<Key, (f64, f64, &Record)> = BTreeMap::new();
-    for row in rows {
-        let Some(median) = positive(row.median_s) else { continue };
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let key = (
-            row.problem.clone(),
-            row.pass.clone(),
-            row.layout.clone(),
-            row.threads(),
-            text(&row.isa),
-            text(&row.accuracy),
-            row.algorithm.clone(),
-        );
+    for (key, median, row) in rows().filter(|(key, _, row)| preferred[key].tiling == row.tiling) {
         let value = (median, row.noise().unwrap_or(0.0), row);
         let kept = best.entry(key).or_insert(value);
         if median < kept.0 {
@@ -108,7 +113,9 @@ fn best(rows: &[Record]) -> BTreeMap<Key, (f64, f64, &Record)> {
     best
 }
 
-/// Joins by problem, pass, layout, threads, instruction set, accuracy and algorithm. Of rows that a file has twice the fastest counts.
+/// Joins by problem, pass, layout, threads, instruction set, accuracy and algorithm. Of several cuts of one problem by one algorithm, the one that it
+/// prefers is compared, in each file: that of the row that is chosen, else that of the first row. How it cuts is no part of the key, as a better cut is
+/// what many a change is about. Of rows that a file has twice, with the same cut, the fastest counts.
 ///
 /// # Errors
 /// Nothing in common.
@@ -280,6 +287,28 @@ mod tests {
         assert!(comparison.pairs.iter().all(|pair| pair.ratio == 1.0), "of b the fastest counts");
         assert_eq!(comparison.left_out, [0, 3]);
         assert!(compare(&old[..1], &new[1..2], 0.05).unwrap_err().contains("no row in common"));
+    }
+
+    #[test]
+    fn the_preferred_cuts_are_compared() {
+        let cut = |tiling: &str, chosen, seconds| Record {
+            tiling: Some(tiling.into()),
+            chosen,
+            ..record("a", seconds, seconds)
+        };
+        let ratio = |old: &[Record], new: &[Record]| {
+            let comparison = compare(old, new, 0.05).unwrap();
+            assert_eq!((comparison.pairs.len(), comparison.left_out), (1, [0, 0]));
+            comparison.pairs[0].ratio
+        };
+        let old = [cut("wide", false, 3.0), cut("tall", true, 2.0), cut("flat", false, 1.0)];
+        assert_eq!(ratio(&old, &[cut("deep", false, 1.0), cut("thin", true, 4.0)]), 2.0, "the chosen ones");
+        assert_eq!(ratio(&old, &[cut("deep", false, 1.0), cut("thin", false, 0.1)]), 0.5, "else the first");
+        assert_eq!(
+            ratio(&old, &[cut("tall", true, 9.0), cut("tall", true, 6.0)]),
+            3.0,
+            "the fastest of equals"
+        );
     }
 
     #[test]

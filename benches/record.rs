@@ -23,6 +23,7 @@ pub struct Record {
     pub isa: Option<String>,
     pub accuracy: Option<String>,
     pub algorithm: String,
+    pub tiling: Option<String>,
     pub chosen: bool,
     pub tuned: Option<bool>,
     pub median_s: Option<f64>,

@@ -120,7 +120,7 @@ fn tuning_obeys_limits_and_refuses_what_it_cannot_time() {
 #[test]
 fn a_file_from_another_cpu_is_refused_politely_and_left_alone() {
     let directory = Directory::new("foreign");
-    let (here, there) = (Cpu::current().to_string(), Cpu::named("Abacus", [6, 1, 2]).to_string());
+    let (here, there) = (Cpu::identified().to_string(), Cpu::named("Abacus", [6, 1, 2]).to_string());
     let foreign = line_with("direct").replace(&here, &there);
     std::fs::write(directory.file(), &foreign).unwrap();
     let cache = Arc::new(TuningCache::open(directory.file()).unwrap());
@@ -183,7 +183,38 @@ fn stale_corrupt_and_newer_lines_are_noted_and_the_rest_is_used() {
     let explanation = planner.explain::<Forward>(conv()).unwrap();
     assert_eq!((explanation.chosen().unwrap().algorithm, explanation.why), ("direct", Some(Why::Measured)));
     cache.save().unwrap();
-    assert_eq!(std::fs::read_to_string(directory.file()).unwrap(), format!("{newer}\n{good}\n"));
+    assert_eq!(std::fs::read_to_string(directory.file()).unwrap(), format!("{newer}\n{stale}\n{good}\n"));
+}
+
+#[test]
+fn versions_that_share_a_file_keep_each_others_entries() {
+    let directory = Directory::new("versions");
+    let kernels = tuned(conv()).1.entries()[0].kernels.clone();
+    // Its own version would write the keys in another order, and one that is not known here: kept to the byte.
+    let of = |generation: usize| {
+        let line = line_with("direct").replace(&kernels, &format!("0.0.{generation}"));
+        line.replace("{\"v\":1,", "{\"later\":[1, 2], \"v\":1,")
+    };
+    let (first, second) = (of(1), of(2));
+    std::fs::write(directory.file(), format!("{first}\n{second}\n")).unwrap();
+    let cache = Arc::new(TuningCache::open(directory.file()).unwrap());
+    assert_eq!((cache.len(), cache.notes().len()), (0, 2));
+    assert!(cache.notes()[0].to_string().contains("ignored, but kept: the kernels were 0.0.1"));
+    let planner = Planner::new().threads(1).with_cache(Arc::clone(&cache));
+    for _ in 0..3 {
+        planner.tune::<Forward>(conv(), SHORT).unwrap();
+        cache.save().unwrap();
+        let text = std::fs::read_to_string(directory.file()).unwrap();
+        assert!(text.starts_with(&format!("{first}\n{second}\n")), "{text}");
+        assert_eq!(text.lines().count(), 3, "an entry with the same key replaces the one before: {text}");
+    }
+    // Of the same kernels the last counts, and of many kernels the last four.
+    let many: Vec<String> = [1, 1, 2, 3, 4, 2, 5].map(of).into();
+    std::fs::write(directory.file(), many.join("\n")).unwrap();
+    cache.save().unwrap();
+    let text = std::fs::read_to_string(directory.file()).unwrap();
+    assert!(text.starts_with(&format!("{}\n{}\n{}\n{}\n", of(3), of(4), of(2), of(5))), "{text}");
+    assert_eq!(text.lines().count(), 5, "{text}");
 }
 
 #[test]

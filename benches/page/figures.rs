@@ -78,19 +78,22 @@ pub fn is_rival(row: &Record) -> bool {
     row.algorithm != "convolve" && row.peer.as_deref() != Some("convolve")
 }
 
-/// Speed of the most threads over one.
+/// Speed of more threads over one. Tuned and untuned choices may be of different algorithms, so each is compared with its like.
 pub fn threads(sources: &Sources<'_>) -> Figure {
     let (id, title) = ("threads", "Scaling with threads");
     let chosen = || sources.rows.iter().filter(|row| row.chosen && positive(row.median_s).is_some());
-    let key = |row: &Record| (row.problem.clone(), row.pass.clone(), row.layout.clone(), row.isa.clone());
+    let key = |row: &Record| {
+        let Record { problem, pass, layout, isa, accuracy, .. } = row.clone();
+        (problem, pass, layout, isa, accuracy, row.tuned())
+    };
     let one: BTreeMap<_, f64> =
         chosen().filter(|row| row.threads() == 1).filter_map(|row| Some((key(row), row.median_s?))).collect();
     type Values = Vec<(f64, String)>;
-    let mut groups: BTreeMap<(usize, usize, &str), Values> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, bool, usize, &str), Values> = BTreeMap::new();
     for row in chosen().filter(|row| row.threads() > 1) {
         let (Some(single), Some(median)) = (one.get(&key(row)), positive(row.median_s)) else { continue };
         let speed = single / median;
-        let group = groups.entry((row.threads(), order(&row.pass), &row.layout)).or_default();
+        let group = groups.entry((row.threads(), row.tuned(), order(&row.pass), &row.layout)).or_default();
         group.push((speed, format!("{}: {speed:.2} times as fast", hint(row))));
     }
     let Some(most) = groups.keys().map(|key| key.0).max() else {
@@ -100,12 +103,12 @@ pub fn threads(sources: &Sources<'_>) -> Figure {
     };
     let strips: Vec<Strip> = groups
         .into_iter()
-        .map(|((threads, pass, layout), values)| {
+        .map(|((threads, tuned, pass, layout), values)| {
             let mut speeds: Vec<f64> = values.iter().map(|value| value.0).collect();
             let middle = median(&mut speeds);
             let pass = ["fwd", "bwd_d", "bwd_w", "other"][pass];
             Strip {
-                label: format!("{pass} {layout}, {threads} threads"),
+                label: format!("{pass} {layout}, {threads} threads{}", if tuned { ", tuned" } else { "" }),
                 values,
                 middle,
                 note: middle.map_or(String::new(), |middle| format!("{middle:.2}x")),
@@ -123,7 +126,8 @@ pub fn threads(sources: &Sources<'_>) -> Figure {
         reference: Some((most as f64, &ideal)),
         left_is_bad: false,
     };
-    let caption = "One mark per problem, by the planner's choice for that many threads; bars are medians.";
+    let caption = "One mark per problem, by the planner's choice for that many threads; bars are medians. What was tuned is compared with what \
+                   was tuned, estimates with estimates.";
     Figure::drawn(id, title, caption, draw(&frame, &strips))
 }
 

@@ -60,7 +60,8 @@ pub fn figure(sources: &Sources<'_>) -> Figure {
     }
     let caption = format!(
         "Dense 3x3 convolutions with stride 1, as many channels in as out (else the mean), batch 1 in the sweep; {threads} thread{}. A cell is the median of \
-         its rows; the thick borders are where the planner changes its algorithm, whose name is in the cell.{}",
+         its rows; the thick borders are where the planner changes its algorithm, whose name is in the cell, that of \
+         Winograd's by its tiles alone.{}",
         if threads == 1 { "" } else { "s" },
         if swept {
             ""
@@ -107,7 +108,7 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
         values.into_iter().collect()
     };
     let (channels, images) = (axis(|cell| cell.0), axis(|cell| cell.1));
-    let per_row = if images.len() > 7 { 1 } else { 2.min(panels.len()) };
+    let per_row = if images.len() > 8 { 1 } else { 2.min(panels.len()) };
     let gap = 54.0;
     let room = (720.0 - gap * per_row as f64) / per_row as f64;
     let (w, h) = ((room / images.len() as f64).min(78.0), 38.0);
@@ -136,10 +137,13 @@ fn draw(panels: &[Panel<'_>]) -> Svg {
                 svg.rect([x + 0.5, y + 0.5], [w - 1.0, h - 1.0], "", &colour(shade), &hint);
                 let class = if shade < 0.5 { "b onDark" } else { "b onLight" };
                 svg.text([x + w / 2.0, y + 17.0], Anchor::Middle, class, &format!("{:.0}", 100.0 * fraction));
-                let name: String =
-                    algorithm.replace("winograd-", "wino ").chars().take((w / 5.5) as usize).collect();
-                let class = if shade < 0.5 { "tiny onDark" } else { "tiny onLight" };
-                svg.text([x + w / 2.0, y + 30.0], Anchor::Middle, class, &name);
+                let class = if shade < 0.5 { "onDark" } else { "onLight" };
+                svg.text_within(
+                    [x + w / 2.0, y + 30.0],
+                    w - 8.0,
+                    class,
+                    algorithm.trim_start_matches("winograd-"),
+                );
             }
         }
         for r in 0..channels.len() {

@@ -113,7 +113,7 @@ pub fn page(sources: &Sources<'_>) -> Page {
         "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>convolve: performance report</title><style>",
     );
-    html += plot::STYLE;
+    html += &plot::style();
     html += include_str!("style.css");
     html += "</style></head><body><main><header><h1>convolve: performance report</h1>\
              <p class=\"lead\">Convolutions in f32 on one CPU: time, share of the measured FMA peak, error, and how well the planner chooses.</p>";

@@ -1,5 +1,6 @@
 //! Drawing: escaped text, scales with ticks, and an SVG that stands alone or inside of the page.
 
+use crate::case::algorithms;
 use core::fmt::{Display, Write};
 
 /// Text as HTML and SVG want it. Control characters, which XML forbids, become blanks.
@@ -117,15 +118,42 @@ pub struct Svg {
     body: String,
 }
 
-/// Colours and type of the drawings. A standalone SVG carries it, the page has it once. The hues are those of Okabe and Ito, told apart with every
-/// common colour blindness; algorithms also differ by the shape of their mark.
-pub const STYLE: &str = "\
-:root{--ink:#1c2430;--soft:#5b6675;--rule:#dfe3e8;--paper:#fff;--bad:#c2410c;--good:#0072b2;\
---a0:#0072b2;--a1:#d55e00;--a2:#009e73;--a3:#b0568c;--a4:#c98a00;--a5:#3a9bd6;--a6:#6b7280;--a7:#7c5cbf}\
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa5b4;--rule:#2e3642;--paper:#14181f;--bad:#ff8a4c;--good:#5fb4ef;\
---a0:#4fa8e8;--a1:#ff8a3d;--a2:#2fc79a;--a3:#e08fc0;--a4:#f0b429;--a5:#8fd0ff;--a6:#a1a9b5;--a7:#b49cf0}}\
-@media print{:root{--ink:#000;--soft:#444;--rule:#ccc;--paper:#fff;--bad:#b33a00;--good:#0072b2;\
---a0:#0072b2;--a1:#d55e00;--a2:#009e73;--a3:#b0568c;--a4:#c98a00;--a5:#3a9bd6;--a6:#6b7280;--a7:#7c5cbf}}\
+/// Names of the colours, as variables of the page.
+const NAMES: [&str; 13] =
+    ["ink", "soft", "rule", "paper", "bad", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7"];
+/// On white. The hues of marks are those of Okabe and Ito, told apart with every common colour blindness; algorithms also differ by the shape of their mark.
+const LIGHT: [&str; 13] = [
+    "#1c2430", "#5b6675", "#dfe3e8", "#fff", "#c2410c", "#0072b2", "#d55e00", "#009e73", "#b0568c",
+    "#c98a00", "#3a9bd6", "#6b7280", "#7c5cbf",
+];
+/// On black.
+const DARK: [&str; 13] = [
+    "#e6e9ee", "#9aa5b4", "#2e3642", "#14181f", "#ff8a4c", "#4fa8e8", "#ff8a3d", "#2fc79a", "#e08fc0",
+    "#f0b429", "#8fd0ff", "#a1a9b5", "#b49cf0",
+];
+/// On paper.
+const PRINT: [&str; 13] = [
+    "#000", "#444", "#ccc", "#fff", "#b33a00", "#0072b2", "#d55e00", "#009e73", "#b0568c", "#c98a00",
+    "#3a9bd6", "#6b7280", "#7c5cbf",
+];
+
+/// Colours and type of the drawings inside of a page, which is dark where the reader's screen is.
+pub fn style() -> String {
+    let [light, dark, print] = [LIGHT, DARK, PRINT].map(|colours| {
+        let variables = NAMES.iter().zip(colours).map(|(name, colour)| format!("--{name}:{colour}"));
+        format!(":root{{{}}}", join(variables, ";"))
+    });
+    format!("{light}@media(prefers-color-scheme:dark){{{dark}}}@media print{{{print}}}{RULES}")
+}
+
+/// Those of a drawing that stands alone: plain colours, as other programs than browsers know no variables.
+fn plain_style() -> String {
+    let plain =
+        |rules: String, (name, colour): (&&str, &str)| rules.replace(&format!("var(--{name})"), colour);
+    NAMES.iter().zip(LIGHT).fold(RULES.into(), plain)
+}
+
+const RULES: &str = "\
 svg.plot{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;font-variant-numeric:tabular-nums}\
 svg.plot text{fill:var(--ink);font-size:13px}svg.plot .s{fill:var(--soft);font-size:12px}svg.plot .b{font-weight:600}\
 svg.plot .bad{fill:var(--bad)}svg.plot .grid{stroke:var(--rule);stroke-width:1}svg.plot .axis{stroke:var(--soft);stroke-width:1}\
@@ -150,7 +178,11 @@ impl Svg {
     }
 
     /// A line of text.
-    pub fn text(&mut self, [x, y]: [f64; 2], anchor: Anchor, class: &str, text: &str) {
+    pub fn text(&mut self, at: [f64; 2], anchor: Anchor, class: &str, text: &str) {
+        self.text_with(at, anchor, class, "", text);
+    }
+
+    fn text_with(&mut self, [x, y]: [f64; 2], anchor: Anchor, class: &str, attributes: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -158,8 +190,32 @@ impl Svg {
         };
         let text = escape(text);
         self.push(format_args!(
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\">{text}</text>"
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\"{attributes}>{text}</text>"
         ));
+    }
+
+    /// A line of text in small letters that is not wider than `room`, whatever the font: squeezed, and of what is much too long the beginning.
+    pub fn text_within(&mut self, at: [f64; 2], room: f64, class: &str, text: &str) {
+        // What letters of ten pixels take, of a wide font and of most; and how far they can be squeezed.
+        const WIDE: f64 = 6.6;
+        const USUAL: f64 = 5.4;
+        const NARROW: f64 = 4.2;
+        let (letters, most) = (text.chars().count(), (room / NARROW) as usize);
+        let shown = match letters > most {
+            true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+            false => text.to_owned(),
+        };
+        let letters = letters.min(most) as f64;
+        let squeezed =
+            format!(" textLength=\"{:.1}\" lengthAdjust=\"spacingAndGlyphs\"", room.min(USUAL * letters));
+        let attributes = if letters * WIDE > room { squeezed.as_str() } else { "" };
+        self.text_with(at, Anchor::Middle, &format!("tiny {class}"), attributes, &shown);
+    }
+
+    /// A line of text around a point, turned clockwise by so many degrees.
+    pub fn text_turned(&mut self, [x, y]: [f64; 2], degrees: f64, class: &str, text: &str) {
+        let turn = format!(" transform=\"rotate({degrees:.1} {x:.1} {y:.1})\"");
+        self.text_with([x, y], Anchor::Middle, class, &turn, text);
     }
 
     /// A straight line.
@@ -169,13 +225,13 @@ impl Svg {
         ));
     }
 
-    /// A rectangle with what a pointer over it shows; `fill` is a colour, or empty for that of the class.
+    /// A rectangle with what a pointer over it shows, and then with round corners; `fill` is a colour, or empty for that of the class.
     pub fn rect(&mut self, [x, y]: [f64; 2], [w, h]: [f64; 2], class: &str, fill: &str, hint: &str) {
         let fill = if fill.is_empty() { String::new() } else { format!(" style=\"fill:{fill}\"") };
         let hint = if hint.is_empty() { String::new() } else { format!("<title>{}</title>", escape(hint)) };
-        let (w, h) = (w.max(0.0), h.max(0.0));
+        let (w, h, round) = (w.max(0.0), h.max(0.0), if hint.is_empty() { "" } else { " rx=\"1.5\"" });
         self.push(format_args!(
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" rx=\"1.5\" class=\"{class}\"{fill}>{hint}</rect>"
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\"{round} class=\"{class}\"{fill}>{hint}</rect>"
         ));
     }
 
@@ -242,12 +298,11 @@ impl Svg {
 
     /// As a file.
     pub fn file(&self) -> String {
-        let style = format!("<style>{STYLE}svg.plot{{background:var(--paper)}}</style>");
-        self.open(&format!(
-            " xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\"",
-            self.width, self.height
-        ))
-        .replacen('>', &format!(">{style}"), 1)
+        let (w, h, style) = (self.width, self.height, plain_style());
+        let paper = LIGHT[3];
+        let first = format!("><style>{style}</style><rect width=\"{w}\" height=\"{h}\" fill=\"{paper}\"/>");
+        self.open(&format!(" xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\""))
+            .replacen('>', &first, 1)
     }
 
     fn open(&self, attributes: &str) -> String {
@@ -293,32 +348,24 @@ pub struct Look {
     pub size: f64,
 }
 
-/// How an algorithm looks, in every figure.
+const COLOURS: usize = 8;
+const SHAPES: usize = 6;
+
+/// How an algorithm looks, in every figure: by its place among the registered ones; others share what is left.
 pub fn look(algorithm: &str) -> Look {
-    let (colour, shape) = match algorithm {
-        "direct" => ('0', 0),
-        "slide" => ('1', 2),
-        "depthwise" => ('1', 4),
-        "im2col" => ('2', 1),
-        "pointwise" => ('5', 4),
-        "outer" => ('4', 1),
-        "winograd-f2x3" => ('3', 3),
-        "winograd-f4x3" => ('7', 3),
-        name if name.starts_with("winograd") => ('3', 4),
-        name if name.starts_with("im2col") => ('6', 5),
-        name => {
-            let sum: usize = name.bytes().map(usize::from).sum();
-            (['4', '5', '7'][sum % 3], [4, 5, 0][sum % 3])
-        }
-    };
-    Look { colour, shape, size: 4.2 }
+    let known = algorithms();
+    let other = || known.len() + algorithm.bytes().map(usize::from).sum::<usize>();
+    let place = known.iter().position(|name| *name == algorithm).unwrap_or_else(other);
+    // Colour and shape change at every place; after all 24 pairs of equal parity come the others.
+    let (colour, shape) = (place % COLOURS, (place + place / 24) % SHAPES);
+    Look { colour: char::from(b'0' + colour as u8), shape: shape as u8, size: 4.2 }
 }
 
 /// Marks with their names in a row, as wide as they need; returns where the next row would stand.
 pub fn legend(svg: &mut Svg, [left, y]: [f64; 2], right: f64, items: &[(Look, String)]) -> f64 {
     let (mut x, mut y) = (left, y);
     for (look, name) in items {
-        let width = 26.0 + 7.2 * name.chars().count() as f64;
+        let width = 30.0 + 7.6 * name.chars().count() as f64;
         if x + width > right && x > left {
             (x, y) = (left, y + 20.0);
         }
@@ -341,6 +388,40 @@ mod tests {
     #[test]
     fn text_cannot_end_an_element() {
         assert_eq!(escape("<b a=\"1\" c='2'>&\u{7}"), "&lt;b a=&quot;1&quot; c=&#39;2&#39;&gt;&amp; ");
+    }
+
+    #[test]
+    fn no_two_algorithms_look_alike() {
+        let looks: Vec<Look> = algorithms().into_iter().map(look).collect();
+        assert!(looks.len() > 10);
+        for (i, one) in looks.iter().enumerate() {
+            assert!(!looks[..i].contains(one), "{}: {one:?}", algorithms()[i]);
+        }
+        assert_eq!(look("alchemy"), look("alchemy"));
+    }
+
+    #[test]
+    fn a_file_has_plain_colours() {
+        let mut svg = Svg::new(10.0, 20.0, "a > b");
+        svg.text([1.0, 2.0], Anchor::Start, "s", "c");
+        assert!(style().contains("--a7:#7c5cbf}") && style().contains("fill:var(--a7)"));
+        let file = svg.file();
+        assert!(file.contains("svg.plot .k7{fill:#7c5cbf}") && !file.contains("var("), "{file}");
+        assert!(file.contains("</style><rect width=\"10\" height=\"20\" fill=\"#fff\"/><text "), "{file}");
+    }
+
+    #[test]
+    fn text_stays_within_its_room() {
+        let shown = |text| {
+            let mut svg = Svg::new(10.0, 10.0, "");
+            svg.text_within([0.0, 0.0], 42.0, "", text);
+            svg.body
+        };
+        assert!(shown("direct").contains(">direct<") && !shown("direct").contains("textLength"));
+        assert!(
+            shown("pointwise").contains("textLength=\"42.0\"") && shown("pointwise").contains(">pointwise<")
+        );
+        assert!(shown("im2col-matrixmultiply").contains(">im2col-ma…<"));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The roofline: GFLOP/s over floating-point operations per byte, below the peak and the bandwidths.
 
 use super::plot::{Anchor, Scale, Svg, legend, look, short};
-use super::{Ceilings, Figure, Sources};
+use super::{Ceiling, Ceilings, Figure, Sources};
 use crate::record::{Record, positive};
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 704.0;
+
+/// What the name of a line takes beside it.
+const NAME: f64 = 18.0;
 
 /// Of more rows only the planner's choices are drawn.
 const MOST: usize = 2500;
@@ -78,7 +81,7 @@ fn draw(
     let widest = ceilings.iter().flat_map(|ceilings| &ceilings.0);
     let widest = widest.filter_map(|ceiling| positive(Some(ceiling.gbytes_per_second))).fold(0.0, f64::max);
     let ridge = if widest > 0.0 { roof / (widest * threads as f64) } else { x0 };
-    let (left, right) = ((x0 / 1.6).min(ridge / 2.5), x1 * 1.3);
+    let (left, right) = ((x0 / 1.6).min(ridge / 8.0), x1 * 1.3);
     let x = Scale::log(left, right, [LEFT, RIGHT]);
     let y = Scale::log(low, y1.max(peak.unwrap_or(0.0)) * 1.45, [bottom, top]);
     svg.left_axis(&y, [LEFT, RIGHT], short);
@@ -106,36 +109,54 @@ fn draw(
         let text = format!("FMA peak {} GFLOP/s", short(peak));
         svg.text([LEFT + 6.0, y.at(peak) - 8.0], Anchor::Start, "b halo", &text);
     }
-    let mut lines: Vec<(String, f64)> = Vec::new();
-    for ceiling in ceilings.iter().flat_map(|ceilings| &ceilings.0) {
+    let reached = |ceiling: &Ceiling| {
         let cores = match ceiling.level {
             "L1" | "L2" => threads as f64,
             // Cores share it: one core says nothing of several.
-            _ if threads > 1 => continue,
+            _ if threads > 1 => return None,
             _ => 1.0,
         };
-        let Some(gbytes) = positive(Some(ceiling.gbytes_per_second * cores)) else { continue };
-        match lines.last_mut() {
-            // As fast as the level before: one line and one name for both.
-            Some((names, before)) if (0.9..1.1).contains(&(gbytes / *before)) => {
-                names.push_str(", ");
-                names.push_str(ceiling.level);
-            }
-            _ => lines.push((ceiling.level.into(), gbytes)),
+        Some((ceiling.level.to_owned(), positive(Some(ceiling.gbytes_per_second * cores))?))
+    };
+    let mut lines: Vec<_> = ceilings.iter().flat_map(|ceilings| &ceilings.0).filter_map(reached).collect();
+    // On a busy machine L2 may have been slower than L3.
+    lines.sort_by(|a, b| b.1.total_cmp(&a.1));
+    lines.dedup_by(|(next, gbytes), (names, before)| {
+        // As fast as the one before: one line and one name for both.
+        let same = *gbytes > 0.9 * *before;
+        if same {
+            *names = format!("{names}, {next}");
         }
-    }
-    for (i, (names, gbytes)) in lines.into_iter().enumerate() {
-        // From where the line comes into the picture to where it meets the roof.
-        let begin = (low / gbytes).max(left);
-        let end = (roof / gbytes).min(right);
-        if begin >= end {
-            continue;
+        same
+    });
+    // From where each comes into the picture to where it meets the roof.
+    let ends = |gbytes: f64| {
+        let (begin, end) = ((low / gbytes).max(left), (roof / gbytes).min(right));
+        (begin < end).then(|| [begin, end].map(|intensity| [x.at(intensity), y.at(intensity * gbytes)]))
+    };
+    let lines: Vec<_> =
+        lines.into_iter().filter_map(|(names, gbytes)| Some((names, gbytes, ends(gbytes)?))).collect();
+    lines.iter().for_each(|(.., ends)| svg.path(ends, "ceil"));
+    // They are parallel, so a name along its line meets no other line where there is room beside it: above, else below.
+    let (mut above, mut below) = (f64::INFINITY, false);
+    for (i, (names, gbytes, [from, to])) in lines.iter().enumerate() {
+        let slope = (to[1] - from[1]).atan2(to[0] - from[0]);
+        let next = lines.get(i + 1).map_or(f64::INFINITY, |(.., [[x, y], _])| {
+            ((x - from[0]) * slope.sin() - (y - from[1]) * slope.cos()).abs()
+        });
+        if below {
+            above -= NAME;
         }
-        let ends = [begin, end].map(|intensity| [x.at(intensity), y.at(intensity * gbytes)]);
-        svg.path(&ends, "ceil");
-        let text = format!("{names} {} GB/s", short(gbytes));
-        let at = begin * (end / begin).powf(0.06 + 0.13 * i as f64);
-        svg.text([x.at(at) + 8.0, y.at(at * gbytes) + 12.0], Anchor::Start, "s halo", &text);
+        below = above < NAME && next >= NAME;
+        above = next;
+        // Where there is no room on either side, it is at least not beside the name of its neighbour.
+        let part = if i % 2 == 0 { 0.6 } else { 0.3 };
+        let beside = if below { NAME - 4.0 } else { -5.0 };
+        let at = [
+            from[0] + part * (to[0] - from[0]) - beside * slope.sin(),
+            from[1] + part * (to[1] - from[1]) + beside * slope.cos(),
+        ];
+        svg.text_turned(at, slope.to_degrees(), "s halo", &format!("{names} {} GB/s", short(*gbytes)));
     }
     svg
 }

@@ -37,7 +37,7 @@ pub struct Frame<'a> {
 }
 
 const WIDTH: f64 = 720.0;
-const LEFT: f64 = 218.0;
+const LEFT: f64 = 236.0;
 const RIGHT: f64 = 612.0;
 const ROW: f64 = 26.0;
 

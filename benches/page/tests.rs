@@ -89,6 +89,7 @@ fn sound(page: &Page) {
     }
     for (name, svg) in &page.svgs {
         assert!(svg.starts_with("<svg ") && svg.contains("xmlns=") && !svg.contains("NaN"), "{name}");
+        assert!(!svg.contains("var("), "{name}: other programs know no variables");
     }
 }
 
@@ -113,6 +114,55 @@ fn everything_is_drawn_and_every_problem_appears() {
         "class=\"border\"",
     ] {
         assert!(page.html.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn what_was_tuned_scales_by_itself() {
+    let with = |threads, tuned, seconds| Record {
+        threads: Some(threads),
+        tuned: Some(tuned),
+        ..record(PROBLEMS[1], "slide", true, seconds)
+    };
+    let mut rows = vec![with(1, false, 0.6), with(1, true, 0.5), with(2, true, 0.2), with(2, false, 0.4)];
+    let page_of = |rows: &[Record]| page(&Sources { rows, ..Sources::default() });
+    let page = page_of(&rows);
+    for part in ["fwd NCHW, 2 threads</text>", "fwd NCHW, 2 threads, tuned</text>", "1.50x", "2.50x"] {
+        assert!(page.html.contains(part), "{part}");
+    }
+    rows.truncate(3);
+    rows.remove(1);
+    assert!(!page_of(&rows).svgs.iter().any(|(name, _)| name == "threads.svg"), "nothing is alike");
+}
+
+#[test]
+fn names_of_bandwidths_keep_off_each_other() {
+    let rows = rows();
+    // As measured; three beside each other; L2 slower than L3.
+    for rates in [[207.0, 110.0, 96.7, 18.6], [150.0, 125.0, 105.0, 20.0], [193.0, 63.0, 99.1, 14.3]] {
+        let levels = ["L1", "L2", "L3", "memory"].into_iter().zip(rates);
+        let ceilings =
+            levels.map(|(level, gbytes_per_second)| Ceiling { level, gbytes_per_second }).collect();
+        let page = page(&Sources { rows: &rows, peers: &[], ceilings: Some(&Ceilings(ceilings)) });
+        let (_, svg) = page.svgs.iter().find(|(name, _)| name == "roofline.svg").unwrap();
+        // Along the lines, and across them.
+        let places: Vec<[f64; 2]> = svg
+            .split("<text ")
+            .filter(|text| text.contains(" GB/s<"))
+            .map(|text| {
+                let after = |key: &str| text.split_once(key).unwrap().1;
+                let number = |key| after(key).split(['"', ' ']).next().unwrap().parse::<f64>().unwrap();
+                let (sin, cos) = number("rotate(").to_radians().sin_cos();
+                let (x, y) = (number("x=\""), number("y=\""));
+                [x * cos + y * sin, y * cos - x * sin]
+            })
+            .collect();
+        assert_eq!(places.len(), 4, "{svg}");
+        for (i, a) in places.iter().enumerate() {
+            for b in &places[..i] {
+                assert!((a[0] - b[0]).abs() > 75.0 || (a[1] - b[1]).abs() > 11.0, "{rates:?}: {places:?}");
+            }
+        }
     }
 }
 

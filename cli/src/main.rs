@@ -1,5 +1,6 @@
-//! `convolve`: asks the planner, tunes it, verifies what it runs, and reads reports. `cargo run --release -p convolve-cli -- --help`.
+//! `convolve-cli`: asks the planner, tunes it, calibrates its machine, verifies what it runs, and reads reports. `cargo run --release -p convolve-cli -- --help`.
 
+mod calibrate;
 mod plan;
 mod tune;
 
@@ -10,9 +11,9 @@ use convolve_benches::verify::VerifyArgs;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-/// Asks convolve's planner, tunes it, verifies what it runs, and reads reports.
+/// Asks convolve's planner, tunes it, calibrates its machine, verifies what it runs, and reads reports.
 #[derive(Parser)]
-#[command(name = "convolve", version)]
+#[command(name = "convolve-cli", version)]
 struct Flags {
     #[command(subcommand)]
     command: Command,
@@ -20,10 +21,12 @@ struct Flags {
 
 #[derive(Subcommand)]
 enum Command {
-    /// What every algorithm says to a problem, which one is chosen, and why
+    /// What every algorithm says to a problem, which one is chosen, and why; the exit code is 1 if nothing can be chosen
     Plan(plan::PlanArgs),
-    /// Times the best candidates of problems on this machine and keeps the winners in a file
+    /// Times the best candidates of problems on this machine and keeps the winners in a file, at once; the exit code is 1 if one could not be tuned
     Tune(tune::TuneArgs),
+    /// Measures the constants of this machine, in about a second, and prints them beside the shipped ones
+    Calibrate(calibrate::CalibrateArgs),
     /// Compares every algorithm with the definition, on integers, exactly; the exit code is 1 if a result is wrong
     Verify {
         #[command(flatten)]
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
     let answer = match Flags::parse().command {
         Command::Plan(args) => args.run(),
         Command::Tune(args) => args.run(),
+        Command::Calibrate(args) => args.run(),
         Command::Verify { what, json } => verify(&what, json),
         Command::Report { what: Report::Compare { files, json } } => compare(&files, json),
         Command::Report { what: Report::Page(args) } => page(&args),
@@ -109,12 +113,22 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         Flags::command().debug_assert();
+        // As README calls it.
+        assert!(Flags::command().render_usage().to_string().contains("convolve-cli"));
     }
 
     #[test]
     fn a_right_library_is_verified() {
-        let words =
-            ["convolve", "verify", "mb1ic4ih5oc4kh3ph1", "--pass", "bwd_d", "--isa", "portable", "--json"];
+        let words = [
+            "convolve-cli",
+            "verify",
+            "mb1ic4ih5oc4kh3ph1",
+            "--pass",
+            "bwd_d",
+            "--isa",
+            "portable",
+            "--json",
+        ];
         let Command::Verify { what, json } = Flags::parse_from(words).command else {
             panic!("another command")
         };

@@ -2,8 +2,9 @@
 
 use crate::Answer;
 use clap::Args;
-use convolve::{Error, Explanation, Isa, NamedProblem, Planner, Stages};
-use convolve_benches::args::{Class, Layouts, Passes, problem};
+use convolve::{Conv2d, Error, Explanation, Isa, NamedProblem, Planner, Stages};
+use convolve_benches::args::{Class, Layouts, Passes, algorithm, problem};
+use convolve_benches::case::AnyPass;
 use serde_json::{Value, json};
 
 /// Limits of the planner, which `plan` and `tune` share.
@@ -24,40 +25,85 @@ pub(crate) struct Limits {
     /// Class of accuracy that no algorithm may leave
     #[arg(long, value_enum, default_value = "standard")]
     pub(crate) accuracy: Class,
+    /// Allows only this algorithm
+    #[arg(long, value_name = "ALG", value_parser = algorithm)]
+    pub(crate) only: Option<String>,
+    /// Never takes this algorithm; may be repeated
+    #[arg(long, value_name = "ALG", value_parser = algorithm)]
+    pub(crate) forbid: Vec<String>,
+    /// Allows only plans whose workspace, for all threads, is at most that large: 4096, 64K, 8M, 1G
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) max_workspace: Option<usize>,
     /// One JSON object per pass and layout, each on a line
     #[arg(long)]
     pub(crate) json: bool,
 }
 
+/// A number of bytes; K, M and G are powers of 1024.
+fn bytes(text: &str) -> Result<usize, String> {
+    let (number, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: Option<usize> = number.parse().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "a size is a number of bytes such as 4096, 64K, 8M or 1G".into())
+}
+
 impl Limits {
     pub(crate) fn planner(&self) -> Planner {
-        let planner = Planner::new().threads(self.threads.into()).accuracy(self.accuracy.class());
-        match self.isa {
-            Some(isa) => planner.isa(isa),
-            None => planner,
+        let mut planner = Planner::new().threads(self.threads.into()).accuracy(self.accuracy.class());
+        if let Some(isa) = self.isa {
+            planner = planner.isa(isa);
         }
+        if let Some(name) = &self.only {
+            planner = planner.only(name);
+        }
+        if let Some(bytes) = self.max_workspace {
+            planner = planner.max_workspace(bytes);
+        }
+        self.forbid.iter().fold(planner, Planner::forbid)
     }
 
-    /// What `ask` says, in every pass and layout.
+    /// What `ask` says, in every pass and layout. An error of one does not stop the others; the code is 1 if there was one, or if nothing could be chosen.
+    /// The error of `ask` itself does.
     pub(crate) fn each(
         &self,
         problems: &[NamedProblem],
-        mut ask: impl FnMut(convolve_benches::case::AnyPass, convolve::Conv2d) -> Result<Explanation, Error>,
-    ) -> Result<String, String> {
-        let mut out = String::new();
+        mut ask: impl FnMut(AnyPass, Conv2d) -> Result<Result<Explanation, Error>, String>,
+    ) -> Answer {
+        let (mut out, mut code) = (String::new(), 0);
         for problem in problems {
+            let name = problem.name.as_deref();
             for &pass in self.pass.list() {
                 for &(layout, weights) in self.layout.list() {
                     let conv = problem.conv.layout(layout).weight_layout(weights);
-                    let explanation = ask(pass, conv).map_err(|error| error.to_string())?;
-                    match self.json {
-                        true => out += &format!("{}\n", as_json(&explanation, problem.name.as_deref())),
-                        false => out += &explanation.to_string(),
-                    }
+                    let answer = ask(pass, conv)?;
+                    code |= u8::from(!answer.as_ref().is_ok_and(|answer| answer.chosen().is_some()));
+                    out += &match (answer, self.json) {
+                        (Ok(explanation), false) => explanation.to_string(),
+                        (Ok(explanation), true) => format!("{}\n", as_json(&explanation, name)),
+                        (Err(error), false) => {
+                            format!("{} {conv} {layout} {weights}\n  error: {error}\n", pass.name())
+                        }
+                        (Err(error), true) => {
+                            let (problem, pass) = (conv.to_string(), pass.name());
+                            let (layout, weights, error) =
+                                (layout.to_string(), weights.to_string(), error.to_string());
+                            let object = json!({
+                                "problem": problem, "name": name, "pass": pass, "layout": layout, "weights": weights,
+                                "algorithm": null, "error": error,
+                            });
+                            format!("{object}\n")
+                        }
+                    };
                 }
             }
         }
-        Ok(out)
+        Ok((out, code))
     }
 }
 
@@ -80,7 +126,7 @@ impl PlanArgs {
             Some(path) => planner.with_cache(crate::tune::open(path)?),
             None => planner,
         };
-        Ok((self.limits.each(&self.problems, |pass, conv| pass.explain(&planner, conv))?, 0))
+        self.limits.each(&self.problems, |pass, conv| Ok(pass.explain(&planner, conv)))
     }
 }
 
@@ -174,7 +220,44 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_obeyed_and_named() {
+        let one = "mb1ic64ih14oc64kh3ph1 --pass fwd --layout nchw";
+        let (text, code) = run(&format!("{one} --only im2col")).unwrap();
+        assert!(code == 0 && text.contains("im2col because nothing else is left"), "{text}");
+        let (text, code) = run(&format!("{one} --forbid direct --forbid slide")).unwrap();
+        assert_eq!((text.matches("no, it is forbidden").count(), code), (2, 0), "{text}");
+        let (text, code) = run(&format!("{one} --only im2col --max-workspace 1K")).unwrap();
+        assert!(code == 1 && text.contains("nothing can be chosen"), "{text}");
+        assert!(text.contains("KiB of workspace, and the limit is 1 KiB"), "{text}");
+        let (text, code) = run(&format!("{one} --only im2col --max-workspace 1K --json")).unwrap();
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert!(code == 1 && answer["algorithm"].is_null(), "{text}");
+        assert!(text.contains("the limit is 1 KiB"), "{text}");
+    }
+
+    #[test]
+    fn a_pass_without_the_algorithm_does_not_stop_the_others() {
+        let flags = "mb1ic8ih9oc8kh1 --only pointwise --layout nchw";
+        let (text, code) = run(flags).unwrap();
+        assert_eq!((text.matches("<- chosen").count(), code), (2, 1), "{text}");
+        assert!(text.contains("bwd_w mb1ic8ih9") && text.contains("  error: "), "{text}");
+        let (text, _) = run(&format!("{flags} --json")).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines[2]["error"].as_str().is_some_and(|error| error.contains("pointwise")), "{text}");
+    }
+
+    #[test]
+    fn sizes_have_suffixes() {
+        let sizes = ["0", "4096", "64K", "8m", "2G"].map(|text| bytes(text).unwrap());
+        assert_eq!(sizes, [0, 4096, 64 << 10, 8 << 20, 2 << 30]);
+        for text in ["", "K", "1.5M", "-1", "1T", "99999999999999G"] {
+            assert!(bytes(text).unwrap_err().contains("64K"), "{text}");
+        }
+    }
+
+    #[test]
     fn nonsense_gets_a_sentence() {
+        assert!(run("mb1ic8ih9oc8kh3 --only alchemy").unwrap_err().contains("no algorithm has this name"));
         assert!(run("ic3").unwrap_err().contains("`oc` is missing"));
         assert!(run("mb1ic8ih9oc8kh3 --isa 3dnow").unwrap_err().contains("is no instruction set"));
         assert!(run("").is_err());

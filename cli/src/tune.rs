@@ -33,8 +33,11 @@ impl TuneArgs {
         let (problems, cache) = (problems.collect::<Result<Vec<_>, _>>()?, open(&self.cache)?);
         let planner = self.limits.planner().with_cache(cache.clone());
         let budget = Budget { cold: !self.warm, ..Budget::from(self.budget) };
-        let tune = || self.limits.each(&problems, |pass, conv| pass.tune(&planner, conv, budget));
-        let text = match self.limits.threads {
+        let tune = || {
+            self.limits
+                .each(&problems, |pass, conv| keep(&cache, &self.cache, || pass.tune(&planner, conv, budget)))
+        };
+        let answer = match self.limits.threads {
             1 => tune(),
             threads => rayon::ThreadPoolBuilder::new()
                 .num_threads(threads.into())
@@ -42,11 +45,16 @@ impl TuneArgs {
                 .map_err(|error| format!("cannot start {threads} threads: {error}"))?
                 .install(tune),
         };
-        // What was tuned before an error is kept.
-        cache.save().map_err(|error| format!("cannot write `{}`: {error}", self.cache.display()))?;
         eprintln!("{}: {} entries for this machine", self.cache.display(), cache.len());
-        Ok((text?, 0))
+        answer
     }
+}
+
+/// What `tune` says, and saves what it found at once, so that an interrupt loses nothing.
+fn keep<T>(cache: &TuningCache, path: &Path, tune: impl FnOnce() -> T) -> Result<T, String> {
+    let answer = tune();
+    cache.save().map_err(|error| format!("cannot write `{}`: {error}", path.display()))?;
+    Ok(answer)
 }
 
 /// A tuning file; what is ignored in it is said on standard error.
@@ -63,6 +71,7 @@ pub(crate) fn open(path: &Path) -> Result<Arc<TuningCache>, String> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use convolve_benches::case::AnyPass;
 
     #[derive(Parser)]
     struct Flags {
@@ -89,13 +98,40 @@ mod tests {
         let (text, _) = Flags::try_parse_from(words).unwrap().tune.run().unwrap();
         assert_eq!(text.matches("<- chosen").count(), 4, "{text}");
         assert_eq!(open(&file).unwrap().len(), 4);
-        std::fs::write(&list, "mb1ic2ih7oc2kh3ph1\nmb0ic8ih9oc8kh3ph1\n").unwrap();
-        let error = Flags::try_parse_from(words).unwrap().tune.run().unwrap_err();
-        assert!(error.contains("empty problem"), "{error}");
-        assert_eq!(open(&file).unwrap().len(), 6, "the two before the error");
+        std::fs::write(&list, "mb0ic8ih9oc8kh3ph1\nmb1ic2ih7oc2kh3ph1\n").unwrap();
+        let (text, code) = Flags::try_parse_from(words).unwrap().tune.run().unwrap();
+        assert_eq!(
+            (text.matches("empty problem").count(), text.matches("<- chosen").count(), code),
+            (2, 2, 1)
+        );
+        assert_eq!(open(&file).unwrap().len(), 6, "the two after the error");
         std::fs::write(&list, "mb1ic8ih9oc8kh3ph1\nic\n").unwrap();
         let error = Flags::try_parse_from(words).unwrap().tune.run().unwrap_err();
         assert!(error.contains("line 2"), "{error}");
+        let limited = ["tune", "mb1ic8ih9oc8kh3ph1", "--cache", file.to_str().unwrap(), "--only", "im2col"];
+        let limited =
+            limited.into_iter().chain(["--max-workspace", "1", "--pass", "fwd", "--layout", "nchw"]);
+        let (text, code) = Flags::try_parse_from(limited).unwrap().tune.run().unwrap();
+        assert!(code == 1 && text.contains("KiB of workspace, and the limit is 1 KiB"), "{text}");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn every_answer_is_in_the_file_at_once() {
+        let dir = std::env::temp_dir().join(format!("convolve-cli-once-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("cache");
+        let words = ["tune", "mb1ic4ih5oc4kh1", "--cache", file.to_str().unwrap(), "--budget", "1ms"];
+        let TuneArgs { limits, .. } = Flags::try_parse_from(words).unwrap().tune;
+        let cache = open(&file).unwrap();
+        let planner = limits.planner().with_cache(cache.clone());
+        let mut kept = Vec::new();
+        let ask = |pass: AnyPass, conv| {
+            kept.push(open(&file)?.len());
+            keep(&cache, &file, || pass.tune(&planner, conv, Budget::from(Duration::ZERO)))
+        };
+        limits.each(&["mb1ic4ih5oc4kh1".parse().unwrap()], ask).unwrap();
+        assert_eq!(kept, [0, 1, 2, 3, 4, 5]);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -7,8 +7,11 @@
 //! | of this CPU and these kernels | yes | kept, or replaced by what was measured since |
 //! | of another CPU | no, noted | kept: machines may share a file |
 //! | of another version of the format | no, noted | kept: another version of the library wrote it |
-//! | of this CPU, other kernels | no, noted | dropped: it will never hold again |
+//! | of other kernels | no, noted | kept: versions of the library may share a file |
 //! | anything else | no, noted | dropped |
+//!
+//! What is kept is kept to the byte. So that a file does not grow with every change to a kernel, for one problem and CPU the last entries of four other
+//! kernels stay.
 
 use super::entry::{Ignored, Key, Note, TunedEntry, name, unusual};
 use crate::{Explanation, Verdict, Why};
@@ -21,13 +24,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// More than any tuning file has: a hundred thousand entries.
 const LARGEST: u64 = 64 << 20;
+/// Entries of other kernels, for one problem and CPU, that stay in a file.
+const GENERATIONS: usize = 4;
 /// Notes that are kept.
 const NOTES: usize = 1000;
 
 /// What [`Planner::tune`](crate::Planner::tune) found, for planners that plan by it. Shared between threads by reference.
 ///
 /// The file is the caller's: its path is given, and it is written only by [`save`](Self::save). Entries of other CPUs, of other kernels, of other
-/// versions and what is no entry at all are ignored, each with a [`Note`].
+/// versions and what is no entry at all are ignored, each with a [`Note`]; all but the last stay in the file, so that machines and versions of the library
+/// may share one (of other kernels, the last four entries for a problem).
+///
+/// Where a CPU does not say which it is (`Cpu::is_known`: Apple's), an entry of any CPU of that vendor counts as one of this machine: give each its own file.
 ///
 /// ```
 /// use convolve::{Conv2d, Forward, Planner, TuningCache};
@@ -65,7 +73,8 @@ struct State {
 #[derive(Default)]
 struct Lines {
     entries: BTreeMap<Key, TunedEntry>,
-    kept: Vec<Vec<u8>>,
+    /// Those of other CPUs and kernels, and of other versions, which cannot be read.
+    others: Vec<(Option<TunedEntry>, Vec<u8>)>,
     notes: Vec<Note>,
     /// Lines that are no entry of any version, CPU or time, and the others.
     corrupt: usize,
@@ -80,24 +89,43 @@ impl Lines {
             if line.is_empty() {
                 continue;
             }
-            match TunedEntry::read(line) {
-                Ok(entry) => {
-                    this.known += 1;
-                    this.entries.insert(entry.key(), entry);
-                }
-                Err(reason) => {
-                    let corrupt = matches!(reason, Ignored::Corrupt { .. });
-                    this.corrupt += usize::from(corrupt);
-                    this.known += usize::from(!corrupt);
-                    if reason.is_kept() {
-                        this.kept.push(line.to_owned());
+            let (other, reason) = match TunedEntry::read(line) {
+                Ok(entry) => match entry.foreign() {
+                    None => {
+                        this.known += 1;
+                        this.entries.insert(entry.key(), entry);
+                        continue;
                     }
-                    this.notes.push(Note { line: Some(i + 1), reason });
-                }
+                    Some(reason) => (Some(entry), reason),
+                },
+                Err(reason) => (None, reason),
+            };
+            if matches!(reason, Ignored::Corrupt { .. }) {
+                this.corrupt += 1;
+            } else {
+                this.known += 1;
+                this.others.push((other, line.to_owned()));
             }
+            this.notes.push(Note { line: Some(i + 1), reason });
         }
         this.notes.truncate(NOTES);
         this
+    }
+
+    /// The lines of others that stay, in their order. Who writes puts its own behind them, so the last are the newest.
+    fn kept(others: Vec<(Option<TunedEntry>, Vec<u8>)>) -> Vec<Vec<u8>> {
+        let mut seen: BTreeMap<(String, Key), BTreeSet<String>> = BTreeMap::new();
+        let mut stays = |entry: &TunedEntry| {
+            let kernels = seen.entry((entry.cpu.clone(), entry.key())).or_default();
+            kernels.len() < GENERATIONS && kernels.insert(entry.kernels.clone())
+        };
+        let newest_first = others.into_iter().rev();
+        let mut kept: Vec<_> = newest_first
+            .filter(|(entry, _)| entry.as_ref().is_none_or(&mut stays))
+            .map(|(_, line)| line)
+            .collect();
+        kept.reverse();
+        kept
     }
 }
 
@@ -185,7 +213,7 @@ impl TuningCache {
         let text = read(path)?.map_err(|bytes| {
             io::Error::new(ErrorKind::InvalidData, format!("`{}`: {}", path.display(), too_large(bytes)))
         })?;
-        let Lines { entries: theirs, kept, known, corrupt, .. } = Lines::read(&text);
+        let Lines { entries: theirs, others, known, corrupt, .. } = Lines::read(&text);
         if known == 0 && corrupt > 0 {
             let what = format!(
                 "`{}` has {corrupt} lines and none is an entry of a tuning cache: it is left as it is; name another file, or empty this one",
@@ -195,7 +223,8 @@ impl TuningCache {
         }
         let mut entries = state.entries.clone();
         entries.extend(theirs.into_iter().filter(|(key, _)| !state.fresh.contains(key)));
-        let lines = kept.into_iter().chain(entries.values().map(|entry| entry.line().into_bytes()));
+        let lines =
+            Lines::kept(others).into_iter().chain(entries.values().map(|entry| entry.line().into_bytes()));
         let mut text = Vec::new();
         for line in lines {
             text.extend(line);

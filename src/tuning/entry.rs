@@ -122,7 +122,7 @@ impl TunedEntry {
         let (algorithm, rank, tiling, ns) =
             (winner.algorithm.to_owned(), winner.rank, unusual(winner), tenths(winner)?);
         let Key { problem, pass, layout, weights, threads, isa, accuracy, limits } = key.clone();
-        let (v, cpu, kernels) = (VERSION, Cpu::current().to_string(), kernels().to_owned());
+        let (v, cpu, kernels) = (VERSION, Cpu::identified().to_string(), kernels().to_owned());
         let entry = Self {
             v,
             cpu,
@@ -155,7 +155,7 @@ impl TunedEntry {
         serde_json::to_string(self).expect("text and finite numbers are JSON")
     }
 
-    /// Reads a line; one that is not for this machine and these kernels is not an entry.
+    /// Reads a line, whatever machine and kernels it is for.
     pub(crate) fn read(line: &[u8]) -> Result<Self, Ignored> {
         #[derive(Deserialize)]
         struct Head {
@@ -172,14 +172,16 @@ impl TunedEntry {
         }
         let entry: Self = serde_json::from_str(text).map_err(|error| corrupt(&error.to_string()))?;
         entry.makes_sense().map_err(corrupt)?;
-        let here = Cpu::current().to_string();
-        if entry.cpu != here {
-            return Err(Ignored::ForeignCpu { cpu: entry.cpu, here });
-        }
-        if entry.kernels != kernels() {
-            return Err(Ignored::StaleKernels { kernels: entry.kernels });
-        }
         Ok(entry)
+    }
+
+    /// Why it does not hold here; nothing if it is for this machine and these kernels.
+    pub(crate) fn foreign(&self) -> Option<Ignored> {
+        let here = Cpu::identified().to_string();
+        if self.cpu != here {
+            return Some(Ignored::ForeignCpu { cpu: self.cpu.clone(), here });
+        }
+        (self.kernels != kernels()).then(|| Ignored::StaleKernels { kernels: self.kernels.clone() })
     }
 
     fn makes_sense(&self) -> Result<(), &'static str> {
@@ -240,7 +242,7 @@ pub enum Ignored {
         /// This one.
         here: String,
     },
-    /// Other kernels were measured, on this CPU. Dropped when the file is next written.
+    /// Other kernels were measured, on this CPU. Kept in the file, which several versions of the library may share.
     StaleKernels {
         /// Version and hash of those kernels.
         kernels: String,
@@ -261,13 +263,6 @@ pub enum Ignored {
     },
 }
 
-impl Ignored {
-    /// Whether the line stays in the file.
-    pub(crate) fn is_kept(&self) -> bool {
-        matches!(self, Self::Version { .. } | Self::ForeignCpu { .. })
-    }
-}
-
 impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -280,10 +275,7 @@ impl fmt::Display for Ignored {
             }
             Self::StaleKernels { kernels: was } => {
                 let now = kernels();
-                write!(
-                    f,
-                    "ignored, and dropped when the file is written: the kernels were {was}, and are {now}; tune again"
-                )
+                write!(f, "ignored, but kept: the kernels were {was}, and are {now}; tune again")
             }
             Self::TooLarge { bytes } => {
                 write!(f, "not read: {bytes} bytes are more than any tuning file has")

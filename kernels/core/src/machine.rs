@@ -177,7 +177,8 @@ impl Machine {
 
     /// The constants as they are here and now, in about a second: peak of every instruction set, bandwidths, what waking the current
     /// pool costs, and the cache sizes that the system tells (Linux). What cannot be found out stays as shipped. Call it when nothing
-    /// else runs; a core at half its clock gives half the figures.
+    /// else runs; a core at half its clock gives half the figures. The name stays that of the shipped constants, as the kind of core does: what differs
+    /// from them is in the figures.
     ///
     /// ```no_run
     /// use convolve_core::Machine;
@@ -324,10 +325,9 @@ mod tests {
     }
 
     #[test]
-    fn calibration_is_quick_and_gives_numbers() {
-        let begin = Instant::now();
+    fn calibration_gives_numbers_and_keeps_the_name() {
         let machine = Machine::calibrate();
-        assert!(begin.elapsed() < Duration::from_secs(20), "even on a busy machine");
+        assert_eq!(machine.name, Machine::native().name);
         assert!(
             machine.ghz > 0.0 && Isa::available().iter().all(|&isa| machine.peak(isa) > 0.0),
             "{machine:?}"
