@@ -38,6 +38,9 @@ pub struct Args {
     /// Tunes every problem before it is measured, with warm weights as the report's own: regret is then that of a tuned planner
     #[arg(long)]
     pub tuned: bool,
+    /// Also measures so many further ways in which the chosen algorithm cuts a problem: regret is then against them as well
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub cuts: usize,
     /// Constants that estimates and block sizes are computed with
     #[arg(long, value_enum, default_value = "default")]
     pub machine: Constants,

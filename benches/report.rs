@@ -1,7 +1,7 @@
 //! The performance report: `cargo bench --bench report -- --help`.
 
 use clap::{Parser, Subcommand};
-use convolve::{Budget, Error, NamedProblem};
+use convolve::{Budget, Error, NamedProblem, Verdict};
 use convolve_benches::args::Args;
 use convolve_benches::case::{AnyPass, Case, Operands};
 use convolve_benches::compare::CompareArgs;
@@ -133,19 +133,47 @@ fn sweep(session: &mut Session<'_>, records: &mut Vec<Record>) -> io::Result<()>
     Ok(())
 }
 
+/// Adds up to `count` ways in which the chosen algorithm cuts the problem, other than those that are there.
+fn further_cuts(
+    verdicts: &mut Vec<Verdict>,
+    count: usize,
+    verdicts_of: impl Fn(&'static str, usize) -> Result<Vec<Verdict>, Error>,
+) -> Result<(), Error> {
+    let Some(name) = verdicts.iter().find(|verdict| verdict.chosen).map(|verdict| verdict.algorithm) else {
+        return Ok(());
+    };
+    for rank in 1..=count {
+        for verdict in verdicts_of(name, rank)? {
+            let Ok(estimate) = &verdict.answer else { continue };
+            let same = |other: &Verdict| {
+                other.algorithm == name
+                    && other.answer.as_ref().is_ok_and(|known| known.tiling == estimate.tiling)
+            };
+            if !verdicts.iter().any(same) {
+                verdicts.push(Verdict { chosen: false, rank, ..verdict });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// All algorithms on one problem, pass and layout.
 fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> Result<Vec<Row>, Error> {
     let planner = session.planner();
-    let verdicts = match session.args.tuned {
+    let mut verdicts = match session.args.tuned {
         true => pass.tune(&planner, problem.conv, Budget::from(session.effort().budget).warm())?.verdicts,
         false => pass.verdicts(&planner, problem.conv)?,
     };
+    // Of an algorithm the way in which it cuts the problem by itself, and the one that was measured to be the best.
+    verdicts.retain(|verdict| verdict.answer.is_ok() && (verdict.rank == 0 || verdict.chosen));
+    further_cuts(&mut verdicts, session.args.cuts, |name, rank| {
+        pass.verdicts(&planner.clone().only(name).rank(rank), problem.conv)
+    })?;
     let (operands, macs) = (Operands::new(problem.conv)?, problem.conv.geometry()?.macs());
     let (mut rows, mut runs) = (Vec::new(), Vec::new());
     for verdict in &verdicts {
         let Ok(estimate) = verdict.answer else { continue };
-        // Of an algorithm the way in which it cuts the problem by itself, and the one that was measured to be the best.
-        if !session.args.wants(verdict.algorithm) || verdict.rank > 0 && !verdict.chosen {
+        if !session.args.wants(verdict.algorithm) {
             continue;
         }
         let planner = planner.clone().only(verdict.algorithm).rank(verdict.rank);

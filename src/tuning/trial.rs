@@ -3,7 +3,7 @@
 use crate::registry::Registered;
 use crate::{PackedWeights, Plan};
 use convolve_core::{
-    BackwardData, BackwardWeights, Epilogue, Error, Forward, Geometry, Par, Problem, Update, Workspace,
+    BackwardData, BackwardWeights, Epilogue, Error, Forward, Geometry, Machine, Par, Update, Workspace,
 };
 use std::time::{Duration, Instant};
 
@@ -50,9 +50,10 @@ pub trait Tunable: Registered + Sized {
 }
 
 /// Packed weights that a run takes turn by turn. As a layer of a network does not find its weights in L2 when its turn comes again, there are
-/// copies enough to fill L2 twice; where they would not matter (weights below an eighth of L2) there is one.
-pub(crate) fn copies(problem: &Problem, packed: usize, cold: bool) -> usize {
-    let (bytes, l2) = (packed * size_of::<f32>(), problem.caches.l2);
+/// copies enough to fill the machine's L2 twice (of which algorithms take a part for their blocks); where they would not matter (weights below an eighth
+/// of L2) there is one.
+fn copies(machine: &Machine, packed: usize, cold: bool) -> usize {
+    let (bytes, l2) = (packed * size_of::<f32>(), machine.caches.l2);
     if cold && bytes >= l2 / 8 { (2 * l2).div_ceil(bytes.max(1)).clamp(1, 16) } else { 1 }
 }
 
@@ -68,7 +69,7 @@ macro_rules! with_weights {
                 cold: bool,
                 par: Par<'a>,
             ) -> Result<Run<'a>, Error> {
-                let copies = copies(plan.problem(), plan.estimate().packed, cold);
+                let copies = copies(&plan.problem().machine, plan.estimate().packed, cold);
                 let packed: Result<Vec<PackedWeights>, Error> =
                     (0..copies.max(1)).map(|_| plan.pack(&operands.weights)).collect();
                 let (packed, mut workspace) = (packed?, plan.workspace()?);
@@ -145,4 +146,17 @@ fn time(run: &mut Run<'_>, batch: usize) -> Duration {
 fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[samples.len() / 2].max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cold_weights_fill_the_machines_l2_twice() {
+        let machine = Machine::ZEN4; // 1 MiB
+        let packed = [1 << 8, 1 << 15, 1 << 16, 1 << 18, 1 << 20];
+        assert_eq!(packed.map(|packed| copies(&machine, packed, true)), [1, 16, 8, 2, 1]);
+        assert_eq!(packed.map(|packed| copies(&machine, packed, false)), [1; 5]);
+    }
 }
