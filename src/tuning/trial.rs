@@ -147,16 +147,3 @@ fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[samples.len() / 2].max(1.0)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cold_weights_fill_the_machines_l2_twice() {
-        let machine = Machine::ZEN4; // 1 MiB
-        let packed = [1 << 8, 1 << 15, 1 << 16, 1 << 18, 1 << 20];
-        assert_eq!(packed.map(|packed| copies(&machine, packed, true)), [1, 16, 8, 2, 1]);
-        assert_eq!(packed.map(|packed| copies(&machine, packed, false)), [1; 5]);
-    }
-}
