@@ -12,7 +12,7 @@ pub const SURVIVORS: f64 = 0.20;
 const LEAST: Duration = Duration::from_micros(200);
 /// A run that is shorter than this finds in its caches what it left there: before each sample it runs untimed for as long, since the others have run in
 /// between. (One run is not enough where machines share the last level: 4.8 MB read and 1.2 MB written in order take 0.37, 0.15, 0.08 and from then on
-/// 0.07 ms, and by a convolution that reads seventeen rows at once 0.6 ms for the first runs and 0.17 after a dozen; Zen 4, a virtual machine.) A longer
+/// 0.07 ms, and by a convolution that reads seventeen rows at once 0.70 ms after one run, 0.45 after four, 0.17 after twelve; Zen 4, a virtual machine.) A longer
 /// one has thrown out itself what it reads first.
 const LONG: Duration = Duration::from_millis(4);
 

@@ -66,8 +66,8 @@ impl Planner {
     }
 
     /// Plans for that many threads at most (1 to 1024): it sizes the workspace and the estimates, never the result, as algorithms are ranked by their
-    /// [price](crate::Estimate::price), which is the same for any number: the time of one thread, and a seventh of what several would wait. (A limit on the workspace may exclude more of them for more threads, and what was tuned holds for its threads.) Default: the threads
-    /// of the current rayon pool.
+    /// [price](crate::Estimate::price), which is the same for any number: the time of one thread, and a seventh of what several would wait. (A limit on
+    /// the workspace may exclude more of them for more threads, and what was tuned holds for its threads.) Default: the threads of the current rayon pool.
     /// ```
     /// # use convolve::{Conv2d, Forward, Planner};
     /// let one = Planner::new().threads(1).plan::<Forward>(Conv2d::new(64, 64, 3).input(9))?;

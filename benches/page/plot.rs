@@ -131,15 +131,13 @@ const DARK: [&str; 13] = [
     "#e6e9ee", "#9aa5b4", "#2e3642", "#14181f", "#ff8a4c", "#4fa8e8", "#ff8a3d", "#2fc79a", "#e08fc0",
     "#f0b429", "#8fd0ff", "#a1a9b5", "#b49cf0",
 ];
-/// On paper.
-const PRINT: [&str; 13] = [
-    "#000", "#444", "#ccc", "#fff", "#b33a00", "#0072b2", "#d55e00", "#009e73", "#b0568c", "#c98a00",
-    "#3a9bd6", "#6b7280", "#7c5cbf",
-];
+/// On paper, where marks are as on white.
+const PRINT: [&str; 5] = ["#000", "#444", "#ccc", "#fff", "#b33a00"];
 
 /// Colours and type of the drawings inside of a page, which is dark where the reader's screen is.
 pub fn style() -> String {
-    let [light, dark, print] = [LIGHT, DARK, PRINT].map(|colours| {
+    let print = [&PRINT, &LIGHT[PRINT.len()..]].concat();
+    let [light, dark, print] = [&LIGHT[..], &DARK, &print].map(|colours| {
         let variables = NAMES.iter().zip(colours).map(|(name, colour)| format!("--{name}:{colour}"));
         format!(":root{{{}}}", join(variables, ";"))
     });

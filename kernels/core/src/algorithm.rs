@@ -285,12 +285,11 @@ impl Estimate {
     /// ```
     /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem, Tasks};
     /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);
-    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [112.0, 28.0, 14.0, 1e3], fork_ns: 7.0, ..Machine::GENERIC };
+    /// let machine = Machine { ghz: Estimate::GHZ / 2.0, fma: [1.0; 4], bandwidth: [1e3, 28.0, 14.0, 1.0], fork_ns: 7.0, ..Machine::GENERIC };
     /// let caches = machine.caches;
     /// let problem = Problem { geometry, isa, threads: 2, accuracy: Accuracy::Strict, caches, machine, rank: 0 };
     /// let estimate = Estimate::new([8.0, 2.0, 1.0].map(|ns| ns * Estimate::GHZ), &Tasks::line(4, 3), 2).on(&problem);
-    /// // GENERIC reads 224, 112 and 56 bytes a nanosecond from its caches.
-    /// let [compute, memory, calls] = [8.0 * 2.0 * 2.0, 2.0 * 1.47 * (2.0 + 4.0) / 2.0, 1.0 * 2.0];
+    /// let [compute, memory, calls] = [8.0 * 2.0 * 2.0, 2.0 * (2.0 + 4.0) / 2.0, 1.0 * 2.0]; // GENERIC reads 112 and 56 bytes a nanosecond
     /// assert!((estimate.alone - (compute + memory + calls)).abs() < 1e-9);
     /// assert!((estimate.ns - (estimate.alone * 0.75 + 7.0)).abs() < 1e-9);
     /// assert!((estimate.stages.compute - compute / 2.0).abs() < 1e-9, "as the mean thread sees it");
@@ -303,7 +302,7 @@ impl Estimate {
         let compute = clock * if fma > 0.0 { 2.0 / fma } else { 1.0 };
         let one = Stages {
             compute: self.stages.compute * compute,
-            memory: self.stages.memory * machine.moving(),
+            memory: self.stages.memory * machine.moving(problem.isa.lanes()),
             calls: self.stages.calls * clock,
             waiting: 0.0,
         };

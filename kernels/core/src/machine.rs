@@ -130,16 +130,15 @@ impl Machine {
         Self::of(Cpu::current())
     }
 
-    /// How much longer than on [`GENERIC`](Self::GENERIC) it takes to move operands that L1 does not hold. Half of it is instructions, which load and store
-    /// at the rate of L1 (Zen 4 takes a vector of AVX-512 in two halves, Zen 5 whole, and moving the same tensors takes it twice as long); half is bytes,
-    /// from L2 or the last level: estimates do not say from which, so it is the geometric mean of the two bandwidths.
-    pub(crate) fn moving(&self) -> f64 {
+    /// How much longer than on [`GENERIC`](Self::GENERIC) it takes to move operands that L1 does not hold, in vectors of so many lanes. Half of it is
+    /// instructions: at the clock's rate, or at that of L1 where it takes longer than half a cycle for a vector (Zen 4 and AVX-512, of which it reads
+    /// halves). Half is bytes, from L2 or the last level: estimates do not say from which, so it is the geometric mean of the two bandwidths.
+    pub(crate) fn moving(&self, lanes: usize) -> f64 {
         let slower = |level: usize| Self::GENERIC.bandwidth[level] / self.bandwidth[level];
-        (slower(0) + (slower(1) * slower(2)).sqrt()) / 2.0 * Self::MOVING
+        let vectors_in_ns = self.bandwidth[0] / (lanes * size_of::<f32>()) as f64;
+        let instructions = Self::GENERIC.ghz / self.ghz.min(vectors_in_ns / 2.0);
+        (instructions + (slower(1) * slower(2)).sqrt()) / 2.0
     }
-
-    /// What the algorithms' constants of moving, fitted on Zen 5, have to be multiplied by on [`GENERIC`](Self::GENERIC).
-    const MOVING: f64 = 1.47;
 
     /// What it takes at least to bring near and to write, once, tensors that L2 does not hold, or the last level: a line that is written is read before, so
     /// half of them count twice, and memory that is read and written by turns is slower still (Zen 5: tensors of 58 MB at half the rate of reading alone).
@@ -335,6 +334,20 @@ mod tests {
         assert!(machine.bandwidth.iter().all(|&rate| rate > 0.0), "{machine:?}");
         let Caches { l1, l2, .. } = machine.caches;
         assert!(l1 > 0 && l2 >= l1, "{machine:?}");
+    }
+
+    #[test]
+    fn a_core_that_reads_halves_takes_longer_to_move_whole_vectors() {
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+        let bytes = |machine: Machine| (112.0 / machine.bandwidth[1] * 56.0 / machine.bandwidth[2]).sqrt();
+        // 64 bytes a cycle: two vectors of AVX2, one of AVX-512.
+        close(Machine::GENERIC.moving(8), 1.0);
+        close(Machine::GENERIC.moving(16), 1.5);
+        // Short vectors wait for the clock.
+        close(Machine::ZEN4.moving(4), (3.5 / 3.65 + bytes(Machine::ZEN4)) / 2.0);
+        close(Machine::ZEN4.moving(16), (3.5 * 128.0 / (59.0 * 3.65) + bytes(Machine::ZEN4)) / 2.0);
+        // 128 bytes a cycle.
+        close(Machine::SKYLAKE_X.moving(16), (3.5 / 2.8 + bytes(Machine::SKYLAKE_X)) / 2.0);
     }
 
     #[test]
