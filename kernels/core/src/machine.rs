@@ -202,7 +202,7 @@ impl Machine {
         let sizes = [l1 / 2, l2 / 2, (2 * l2).max(l3 / 2), (4 * l3).clamp(64 << 20, 128 << 20)];
         for (bandwidth, bytes) in this.bandwidth.iter_mut().zip(sizes) {
             // Where the memory for it is missing, the constant stays.
-            if let Ok(data) = Workspace::new(bytes / size_of::<f32>()) {
+            if let Ok(data) = Workspace::in_pages_as_they_come(bytes / size_of::<f32>()) {
                 // Reading the clock takes as long as reading all of L1.
                 let times = (1usize << 20).div_ceil(bytes);
                 *bandwidth = rate(Duration::from_millis(60), || (0..times).map(|_| loads(best, &data)).sum());
