@@ -1,5 +1,6 @@
 //! A variant as a value: it refuses a problem with a sentence, or accepts it with an estimate and builds the thing that runs it.
 
+use crate::machine::tensor_bytes;
 use crate::{Geometry, Machine, Par, Pass, Tasks, Tiling, both};
 use convolve_simd::Isa;
 use core::fmt;
@@ -78,8 +79,7 @@ impl Caches {
     /// # Ok::<(), convolve_core::Error>(())
     /// ```
     pub fn hold(&self, geometry: &Geometry) -> bool {
-        let floats = geometry.src_len().saturating_add(geometry.dst_len());
-        floats.saturating_mul(size_of::<f32>()) <= self.l3.saturating_mul(Self::SHARES)
+        tensor_bytes(geometry) <= self.l3.saturating_mul(Self::SHARES)
     }
 }
 
@@ -234,6 +234,8 @@ pub struct Estimate {
     pub busiest: f64,
     /// How unevenly threads would share it, however many there are: [`Tasks::wait`](crate::Tasks::wait).
     pub wait: f64,
+    /// How many times it waits, while nothing is computed, for what has left the caches since the last run: 0 where asking and computing go side by side.
+    pub exposed: f64,
     /// Workspace, in floats, for all threads.
     pub workspace: usize,
     /// Packed weights, in floats.
@@ -262,7 +264,7 @@ impl Estimate {
         let stages = Stages { compute, memory, calls, waiting: 0.0 };
         let (ns, tiling) = (stages.sum(), Tiling::default());
         let (busiest, wait) = (tasks.busiest(threads), tasks.wait());
-        Self { ns, alone: ns, busiest, wait, workspace: 0, packed: 0, stages, tiling }
+        Self { ns, alone: ns, busiest, wait, exposed: 0.0, workspace: 0, packed: 0, stages, tiling }
     }
 
     /// What is compared, of estimates that are [`on`](Self::on) a problem: the time of one thread, and a seventh of what threads would wait. So the choice
@@ -306,10 +308,13 @@ impl Estimate {
             calls: self.stages.calls * clock,
             waiting: 0.0,
         };
-        // No algorithm is faster than its tensors can be moved, and where both take as long they do not quite hide each other.
-        let with_moved = |ns: f64, threads: usize| match machine.moved_ns(geometry, threads) {
-            moved if moved > 0.0 => both::<3>(ns, moved),
-            _ => ns,
+        // No algorithm is faster than its tensors can be moved, and where both take as long they do not quite hide each other. Some hide less.
+        let with_moved = |ns: f64, threads: usize| {
+            let hidden = match machine.moved_ns(geometry, threads) {
+                moved if moved > 0.0 => both::<3>(ns, moved),
+                _ => ns,
+            };
+            hidden + self.exposed * machine.far_ns(geometry, threads, hidden)
         };
         let alone = with_moved(one.sum(), 1);
         let (ns, mean) = if *threads > 1 && self.busiest < 1.0 {

@@ -137,9 +137,10 @@ impl Gradient {
         for columns in self.calls() {
             for_each_run(self.moments.rows(self.shape, columns.len()), 0..outputs[0], |rows, _, tiles| {
                 let inputs = ((rows - 1) * stride + k) as f64;
-                let column = (0.5 * (rows * k) as f64).max(loads * inputs) + 2.0;
+                let column = (0.5 * (rows * k) as f64).max(loads * inputs);
                 let vectors = (tiles * outputs[1].div_ceil(lanes)) as f64;
-                cycles += vectors * (columns.len() as f64 * column + 1.5 * rows as f64);
+                cycles += vectors * columns.len() as f64 * column;
+                calls += vectors * (2.0 * columns.len() as f64 + 1.5 * rows as f64);
                 calls += 30.0 + 2.0 * (columns.len() * k) as f64 + tiles as f64 * inputs;
             });
         }

@@ -272,11 +272,12 @@ impl Planes {
             };
             for_each_tile(self.stencil.rows(row.shape), 0..row.axis.count, |tile, _| {
                 let (taps, inputs) = ((row.weights.len() / k) as f64, ((tile - 1) * stride + k) as f64);
-                let column = (0.5 * (tile * k) as f64).max(loads * inputs) + 2.0;
+                let column = (0.5 * (tile * k) as f64).max(loads * inputs);
                 // Planes that share their input read it one after the other.
                 let shared = if output.channels > 1 { 1.1 } else { 1.0 };
-                cycles += shared * pixels.div_ceil(lanes) as f64 * (taps * column + tile as f64);
-                calls += 20.0 + inputs;
+                let vectors = shared * pixels.div_ceil(lanes) as f64;
+                cycles += vectors * (taps * column + tile as f64);
+                calls += vectors * taps * 2.0 + 20.0 + inputs;
             });
         }
         let plane = |size: [usize; 2]| (size[0] * size[1] * size_of::<f32>()) as f64;

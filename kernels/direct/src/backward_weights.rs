@@ -402,7 +402,13 @@ impl Runner {
         let pixels = self.blocks.chunk.iter().product();
         let tiling = self.blocks.cuts.tiling([self.kernel.mr(), self.kernel.nr()], pixels);
         let parts = [steps * times, memory, begun * times];
-        Estimate { workspace: self.workspace_len(), tiling, ..Estimate::new(parts, &tasks, problem.threads) }
+        let workspace = self.workspace_len();
+        Estimate {
+            exposed: crate::EXPOSED,
+            workspace,
+            tiling,
+            ..Estimate::new(parts, &tasks, problem.threads)
+        }
     }
 }
 

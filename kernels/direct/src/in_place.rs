@@ -312,6 +312,7 @@ impl InPlace {
         let pixels = self.blocks.chunk.iter().product();
         let tiling = self.blocks.cuts.tiling([self.kernel.mr(), self.kernel.nr()], pixels);
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: self.workspace_len(),
             tiling,
             ..Estimate::new(self.parts(), &tasks, self.threads)

@@ -463,6 +463,7 @@ impl PhaseRunner {
     pub(crate) fn estimate(&self) -> Estimate {
         let tasks = self.blocks.tasks(&self.sides);
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: self.workspace_len(),
             packed: self.packed_len(),
             tiling: self.blocks.tiling(self.kernel.as_ref()),

@@ -259,6 +259,7 @@ impl Runner {
         let steps = self.kernel.step_cycles(rows) * far * input.channels as f64;
         let parts = [calls * steps, copied + written, calls * 30.0];
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             tiling: Tiling {

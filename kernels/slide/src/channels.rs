@@ -261,16 +261,20 @@ impl Channels {
     pub(crate) fn estimate(&self) -> Estimate {
         let lanes = self.sweeper.lanes() as f64;
         let vectors = (self.outputs * self.sides.batch) as f64 / lanes;
-        let mut cycles = 0.0;
+        let [mut cycles, mut calls] = [0.0; 2];
         for window in &self.windows {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
-            let mut tile_cycles = 0.0;
+            let [mut tile_cycles, mut tile_calls] = [0.0; 2];
             for_each_tile(chain, self.sweeper.rows(window.shape), 0..vertical.count, &mut |tile, _| {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile) as f64);
                 let loads = 0.65 * inputs + 0.5 * chain.k as f64;
-                tile_cycles += window.columns.len() as f64 * ((0.6 * steps).max(loads) + 2.0) + 20.0;
+                let columns = window.columns.len() as f64;
+                tile_cycles += columns * (0.6 * steps).max(loads);
+                tile_calls += columns * 2.0 + 20.0;
             });
-            cycles += 0.9 * horizontal.count as f64 * vectors * tile_cycles;
+            let all = 0.9 * horizontal.count as f64 * vectors;
+            cycles += all * tile_cycles;
+            calls += all * tile_calls;
         }
         let mut fanned = 0.0;
         if let Some(fan) = &self.fan {
@@ -281,9 +285,10 @@ impl Channels {
         let (extent, cuts) = self.cuts();
         let tasks = Tasks { extent, cuts };
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            ..Estimate::new([cycles, fanned, 0.0], &tasks, self.threads)
+            ..Estimate::new([cycles, fanned, calls], &tasks, self.threads)
         }
     }
 

@@ -479,8 +479,8 @@ impl Runner {
         let inputs = chain.rows(R) as f64;
         let (steps, loads) = ((R * chain.k) as f64 * 0.55, 0.6 * inputs + 1.0);
         let column = steps.max(loads);
-        let calls = window.columns.len().div_ceil(crate::gather::COLUMNS[chain.k - 1]) as f64;
-        let cycles = match &self.planes {
+        let runs = window.columns.len().div_ceil(crate::gather::COLUMNS[chain.k - 1]) as f64;
+        let [cycles, calls] = match &self.planes {
             None => {
                 // Fanned rows come from L2.
                 let far = if self.fan.is_some() { 1.7 } else { 1.0 };
@@ -492,8 +492,8 @@ impl Runner {
                         rows * self.sides.input.size[1] as f64 * (2.0 + 1.5 * fan.count as f64)
                     }
                 };
-                (outputs / lanes).max(1.0)
-                    * (groups * (run + calls * window.spans.len() as f64 * 60.0) + fanned)
+                let spans = runs * window.spans.len() as f64 * 60.0;
+                [groups * run + fanned, groups * spans].map(|cycles| (outputs / lanes).max(1.0) * cycles)
             }
             Some(planes) => {
                 let vectors = (width as f64 / lanes).ceil();
@@ -514,14 +514,15 @@ impl Runner {
                 } else {
                     0.0
                 };
-                outputs * (groups * (run + calls * parts * (40.0 + 2.0 * (chain.k * 3) as f64)) + diffs)
-                    + tasks * blocks * copies
+                let begun = runs * parts * (40.0 + 2.0 * (chain.k * 3) as f64);
+                [outputs * (groups * run + diffs) + tasks * blocks * copies, outputs * groups * begun]
             }
         };
         let tasks = Tasks::line(self.geometry.conv().out_channels, self.channels);
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: self.workspace_len(),
-            ..Estimate::new([cycles, 0.0, 0.0], &tasks, self.threads)
+            ..Estimate::new([cycles, 0.0, calls], &tasks, self.threads)
         }
     }
 }

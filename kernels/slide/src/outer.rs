@@ -51,7 +51,12 @@ impl Algorithm<BackwardWeights> for Outer {
             near: PIXELS,
         };
         let workspace = runner.workspace_len();
-        Ok(Estimate { workspace, tiling, ..Estimate::new(runner.parts(), &tasks, problem.threads) })
+        Ok(Estimate {
+            exposed: crate::EXPOSED,
+            workspace,
+            tiling,
+            ..Estimate::new(runner.parts(), &tasks, problem.threads)
+        })
     }
 
     fn build(&self, problem: &Problem) -> Box<dyn Execute<BackwardWeights>> {

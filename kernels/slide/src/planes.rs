@@ -388,23 +388,27 @@ impl Planes {
 
     pub(crate) fn estimate(&self) -> Estimate {
         let lanes = self.sweeper.lanes() as f64;
-        let [mut cycles, mut copies] = [0.0; 2];
+        let [mut cycles, mut copies, mut calls] = [0.0; 3];
         for window in &self.windows {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
-            let mut tile_cycles = 0.0;
+            let [mut tile_cycles, mut tile_calls] = [0.0; 2];
             for_each_tile(chain, self.sweeper.rows(window.shape), 0..vertical.count, &mut |tile, _| {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile));
                 // Input rows of a tile that do not stay in L1 come from L2 again for every output channel.
                 let far = self.sides.output.channels > 1
                     && self.sides.input.channels * inputs * self.planes.padded.pitch > 2 * L1;
-                let loads = inputs as f64 * if far { 1.2 } else { 0.65 } + 0.5 * chain.k as f64;
-                tile_cycles += window.columns.len() as f64 * ((0.6 * steps).max(loads) + 2.0) + 20.0;
+                let waits = if far { 0.3 * inputs as f64 } else { 0.0 };
+                let loads = 0.65 * inputs as f64 + 0.5 * chain.k as f64;
+                let columns = window.columns.len() as f64;
+                tile_cycles += columns * ((0.6 * steps).max(loads) + waits);
+                tile_calls += columns * 2.0 + 20.0;
             });
             let outputs = (self.sides.output.channels * self.sides.groups * self.sides.batch) as f64;
             let vectors = horizontal.count.div_ceil(lanes as usize) as f64 * outputs;
             // Ends of rows, which are masked, weigh more where no second plane shares them (Zen 5: 1.45 to 1.8).
             let ends = if self.as_is && self.sides.output.channels == 1 { 1.6 } else { 1.0 };
             cycles += 0.9 * vectors * tile_cycles * ends;
+            calls += 0.9 * vectors * tile_calls * ends;
             let planes = &self.planes;
             let padded = &planes.padded;
             let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
@@ -426,9 +430,10 @@ impl Planes {
         let (extent, cuts) = self.cuts();
         let tasks = Tasks { extent, cuts };
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
-            ..Estimate::new([cycles, copies, 0.0], &tasks, self.threads)
+            ..Estimate::new([cycles, copies, calls], &tasks, self.threads)
         }
     }
 }

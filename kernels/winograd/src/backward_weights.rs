@@ -135,6 +135,7 @@ impl GradientRunner {
         let tasks = self.cuts.tasks(&self.geometry);
         let tiling = self.cuts.tiling([self.kernel.mr(), self.kernel.nr()], self.tiles);
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: self.workspace_len(),
             tiling,
             ..Estimate::new(self.parts, &tasks, self.threads)
@@ -408,8 +409,10 @@ struct Price {
     boxes: f64,
     /// What is beyond it is not near: twice L2.
     near: f64,
-    /// Of a chunk: its calls, and for each of its tiles products and transforms.
+    /// Of a chunk: what its calls store, and for each of its tiles products and transforms.
     chunk: [f64; 2],
+    /// Of a chunk, and of each of its tiles: what begins.
+    begun: [f64; 2],
     /// Of a part: what turns products into sums.
     end: f64,
 }
@@ -421,21 +424,20 @@ impl Price {
         let products = shape.products as f64;
         let calls = products * (oc.div_ceil(kernel.mr()) * ic.div_ceil(nr)) as f64;
         let rows = oc as f64 / oc.div_ceil(kernel.mr()) as f64;
-        let tile = products * (vectors(ic) * 5.5 + vectors(oc) * 4.5) + 300.0;
+        let tile = products * (vectors(ic) * 5.5 + vectors(oc) * 4.5);
         Self {
             boxes: WeightCuts { block: [oc, ic], parts: 1 }.boxes(geometry) as f64,
             near: 2.0 * problem.caches.l2 as f64,
-            chunk: [
-                calls * (25.0 + 2.0 * rows * vectors(nr)),
-                calls * 0.95 * kernel.step_cycles(rows) + tile,
-            ],
+            chunk: [calls * 2.0 * rows * vectors(nr), calls * 0.95 * kernel.step_cycles(rows) + tile],
+            begun: [calls * 25.0, 300.0],
             end: vectors(ic) * oc as f64 * products * 2.0 + (geometry.taps() * oc * ic) as f64 * 0.5,
         }
     }
 
     /// No cut into such boxes costs less.
     fn least(&self, count: usize) -> f64 {
-        self.boxes * (self.chunk[0] + count as f64 * self.chunk[1] + self.end)
+        let [chunk, tile] = [0, 1].map(|i| self.chunk[i] + self.begun[i]);
+        self.boxes * (chunk + count as f64 * tile + self.end)
     }
 
     /// All tasks: products and transforms, streams and copies, tasks.
@@ -445,9 +447,9 @@ impl Price {
         let stream = if v + d + m > self.near { (v + d + 2.0 * m) / 64.0 } else { 0.0 };
         let copies = lens.copies[0] as f64 * 0.25 + lens.copies[1] as f64 * 0.3;
         let chunks = (count.div_ceil(parts).div_ceil(tiles) * parts) as f64;
-        let chunk = self.chunk[0] + tiles as f64 * self.chunk[1];
+        let [chunk, begun] = [self.chunk, self.begun].map(|[chunk, tile]| chunk + tiles as f64 * tile);
         let parts = parts as f64;
-        [chunks * chunk + parts * self.end, chunks * (stream + copies), parts * 3000.0]
+        [chunks * chunk + parts * self.end, chunks * (stream + copies), chunks * begun + parts * 3000.0]
             .map(|cycles| self.boxes * cycles)
     }
 }

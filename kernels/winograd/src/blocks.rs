@@ -189,6 +189,11 @@ impl Blocks {
     }
 }
 
+/// Cycles in which a call of the micro-kernel begins, and the transforms of a tile on the way out and in.
+const BEGIN: f64 = 110.0;
+const WRITE: f64 = 110.0;
+const READ: f64 = 40.0;
+
 /// The longest of the parts that [`even`] makes.
 pub(crate) fn longest(len: usize, most: usize) -> usize {
     len.div_ceil(len.div_ceil(most).max(1))
@@ -226,6 +231,8 @@ struct Block {
     tiles: f64,
     /// Cycles of its products.
     gemm: f64,
+    /// Those of them in which calls begin.
+    begun: f64,
 }
 
 impl<'a> Price<'a> {
@@ -250,7 +257,7 @@ impl<'a> Price<'a> {
             vectors: sides.input.channels.div_ceil(lanes) as f64,
             count: task.images * task.rows * shape.grid[1],
             panels: [task.channels, sides.output.channels].map(|channels| channels.div_ceil(nr) as f64),
-            writing: (shape.products * task.channels.div_ceil(lanes)) as f64 * 5.5 + 110.0,
+            writing: (shape.products * task.channels.div_ceil(lanes)) as f64 * 5.5 + WRITE,
             all: (full as f64 + last as f64 / task.rows as f64) * units as f64,
             wait: 1.0,
         }
@@ -265,7 +272,7 @@ impl<'a> Price<'a> {
 
     /// Cycles of a call of the micro-kernel, whose steps take so many.
     fn call(&self, rows: f64, steps: f64) -> f64 {
-        self.sides.input.channels as f64 * steps + 110.0 + 3.0 * rows * (self.kernel.nr() / LINE) as f64
+        self.sides.input.channels as f64 * steps + BEGIN + 3.0 * rows * (self.kernel.nr() / LINE) as f64
     }
 
     fn block(&self, most: usize) -> Block {
@@ -274,7 +281,8 @@ impl<'a> Price<'a> {
         let calls = most.div_ceil(self.kernel.mr()) as f64;
         let rows = tiles / calls;
         let call = self.call(rows, self.kernel.step_cycles(rows));
-        Block { parts: parts as f64, tiles, gemm: self.shape.products as f64 * calls * self.panels[0] * call }
+        let calls = self.shape.products as f64 * calls * self.panels[0];
+        Block { parts: parts as f64, tiles, gemm: calls * call, begun: calls * BEGIN }
     }
 
     /// What is compared, and the cycles of all tasks on one core. What does not fit twice L2 comes
@@ -282,7 +290,7 @@ impl<'a> Price<'a> {
     /// again at 64. Products and the stream of weights hide each other, but not where both take as long. Grows with `lens` and `slices`. (Constants fitted to
     /// 1500 cuts of 24 problems, Zen 5: standard deviation of predicted over measured 11 %, the cut that is taken 5 % slower than the best in the mean.)
     fn cost(&self, block: &Block, lens: &Lens, slices: usize) -> (f64, [f64; 3]) {
-        let &Block { parts, tiles, gemm } = block;
+        let &Block { parts, tiles, gemm, begun } = block;
         let &Self { sides, shape, task, near, writing, all, wait, .. } = self;
         let products = shape.products as f64;
         // Of a task, and all.
@@ -301,7 +309,7 @@ impl<'a> Price<'a> {
         } else {
             0.0
         } / 64.0;
-        let reading = products * self.vectors * 4.2 + 40.0;
+        let reading = products * self.vectors * 4.2 + READ;
         let mut cycles = (both::<3>(gemm, stream) + again + tiles * writing) * parts;
         let mut first = tiles * reading * parts;
         if sides.layout == Layout::Nchw {
@@ -317,6 +325,7 @@ impl<'a> Price<'a> {
         let compute = (gemm + tiles * writing) * parts * all
             + if task.shared { once } else { tiles * reading * parts * all };
         let total = (cycles + 1000.0) * all + once;
-        (total * wait, [compute, cycles * all + once - compute, 1000.0 * all])
+        let begun = (begun + tiles * (WRITE + READ)) * parts * all;
+        (total * wait, [compute - begun, cycles * all + once - compute, 1000.0 * all + begun])
     }
 }

@@ -93,6 +93,7 @@ impl PhaseRunner {
     pub(crate) fn estimate(&self) -> Estimate {
         let tasks = self.blocks.tasks(&self.sides, &self.shape);
         Estimate {
+            exposed: crate::EXPOSED,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             tiling: self.blocks.tiling(self.kernel.as_ref(), &self.shape, &self.sides),
