@@ -188,7 +188,7 @@ fn measure(
     let peak = session.probe.peak() * f64::from(session.args.threads);
     let statistics: Vec<_> = series
         .iter()
-        .map(|series| series.statistics(session.probe.peak()).expect("there is a sample"))
+        .map(|series| series.statistics(session.probe.best()).expect("there is a sample"))
         .collect();
     let least = |keep: fn(&str) -> bool| {
         let these = names.iter().zip(&statistics).filter(|((who, _), _)| keep(who));

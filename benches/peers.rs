@@ -126,7 +126,11 @@ fn measure(
     let peak = session.probe.peak();
     let rows = names.into_iter().zip(series).map(|((name, implementation, workspace_bytes), series)| {
         let row = Row { workspace_bytes, ..session.row(problem, pass, name, name == OURS) };
-        let row = row.measured(geometry.macs(), series.statistics(peak).expect("there is a sample"), peak);
+        let row = row.measured(
+            geometry.macs(),
+            series.statistics(session.probe.best()).expect("there is a sample"),
+            peak,
+        );
         PeerRow { row, peer: name.split(' ').next().unwrap_or(name), implementation, ratio: f64::NAN }
     });
     let mut rows: Vec<PeerRow> = rows.collect();

@@ -109,7 +109,7 @@ fn sweep(session: &mut Session<'_>, records: &mut Vec<Record>) -> io::Result<()>
                 let Case { workspace_bytes, run } = pass.prepare(&planner, &operands, session.par)?;
                 let series = interleave(&mut [run], &mut session.probe, Effort::QUICK);
                 let peak = session.probe.peak();
-                let Some(statistics) = series[0].statistics(peak) else { return Ok(None) };
+                let Some(statistics) = series[0].statistics(session.probe.best()) else { return Ok(None) };
                 let row = Row { workspace_bytes, ..session.row(&problem, pass, verdict.algorithm, true) };
                 Ok(Some(row.measured(problem.conv.geometry()?.macs(), statistics, peak)))
             };
@@ -193,7 +193,11 @@ fn measure(session: &mut Session<'_>, problem: &NamedProblem, pass: AnyPass) -> 
     let series = interleave(&mut runs, &mut session.probe, effort);
     let peak = session.probe.peak();
     let measured = rows.into_iter().zip(series).map(|(row, series)| {
-        row.measured(macs, series.statistics(peak).expect("at least one sample is taken"), peak)
+        row.measured(
+            macs,
+            series.statistics(session.probe.best()).expect("at least one sample is taken"),
+            peak,
+        )
     });
     let mut rows: Vec<Row> = measured.collect();
     if session.args.algorithm.is_empty() {

@@ -33,18 +33,32 @@ pub fn summary(rows: &[Row]) -> String {
         out = format!("{table}\n\n");
     }
     // Writing to a string does not fail.
-    let _ = writeln!(out, "{}", regrets(rows));
-    if let Some(line) = predictions(rows) {
+    let chosen: Vec<&Row> = rows.iter().filter(|row| row.chosen).collect();
+    let steady: Vec<&Row> = chosen.iter().copied().filter(|row| row.steady).collect();
+    let _ = writeln!(out, "{}", regrets(&chosen));
+    if let Some(line) = predictions(&chosen) {
         let _ = writeln!(out, "{line}");
+    }
+    if steady.len() < chosen.len() {
+        let _ = writeln!(
+            out,
+            "Of these {} plans {} have steady rows. Of them alone:",
+            chosen.len(),
+            steady.len()
+        );
+        let _ = writeln!(out, "  {}", regrets(&steady));
+        if let Some(line) = predictions(&steady) {
+            let _ = writeln!(out, "  {line}");
+        }
     }
     let _ = writeln!(out, "{}", quiet(rows));
     out
 }
 
 /// Predicted over measured time of the chosen plans.
-fn predictions(rows: &[Row]) -> Option<String> {
-    let ratio = |row: &Row| Some(row.predicted_s? / row.median_s);
-    let mut ratios: Vec<f64> = rows.iter().filter(|row| row.chosen).filter_map(ratio).collect();
+fn predictions(chosen: &[&Row]) -> Option<String> {
+    let ratio = |row: &&Row| Some(row.predicted_s? / row.median_s);
+    let mut ratios: Vec<f64> = chosen.iter().filter_map(ratio).collect();
     let middle = median(&mut ratios)?;
     let share = 100.0 * near(&ratios);
     Some(format!(
@@ -52,14 +66,14 @@ fn predictions(rows: &[Row]) -> Option<String> {
     ))
 }
 
-fn regrets(rows: &[Row]) -> String {
-    let mut regrets: Vec<f64> = rows.iter().filter_map(|row| row.regret).collect();
+fn regrets(chosen: &[&Row]) -> String {
+    let mut regrets: Vec<f64> = chosen.iter().filter_map(|row| row.regret).collect();
     let Some(middle) = median(&mut regrets) else {
         return "Regret: unknown, as not all algorithms were measured.".into();
     };
     let mean = regrets.iter().sum::<f64>() / regrets.len() as f64;
-    let by_regret = |a: &&Row, b: &&Row| a.regret.unwrap_or(0.0).total_cmp(&b.regret.unwrap_or(0.0));
-    let Some(worst) = rows.iter().filter(|row| row.regret.is_some()).max_by(by_regret) else {
+    let by_regret = |a: &&&Row, b: &&&Row| a.regret.unwrap_or(0.0).total_cmp(&b.regret.unwrap_or(0.0));
+    let Some(worst) = chosen.iter().filter(|row| row.regret.is_some()).max_by(by_regret) else {
         unreachable!()
     };
     format!(

@@ -158,7 +158,7 @@ fn measure(session: &mut Session<'_>, shape: &Shape, parts: bool) -> Result<(Vec
     let mut text = format!("{}, batch {}: {:.3} GFLOP a step\n", shape.name, shape.batch, flops / 1e9);
     let mut rows = Vec::new();
     for (layout, series) in layouts.iter().zip(&series) {
-        let statistics = series.statistics(session.probe.peak()).expect("there is a sample");
+        let statistics = series.statistics(session.probe.best()).expect("there is a sample");
         let rate = flops / statistics.median;
         let row = StepRow {
             network: shape.name,

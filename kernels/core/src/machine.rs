@@ -154,14 +154,12 @@ impl Machine {
         }
     }
 
-    /// What it takes to read tensors and weights once, as far as L2 does not hold them, for who comes back to them after so many nanoseconds. The last level is
+    /// What it takes to read tensors once, as far as L2 does not hold them, for who comes back to them after so many nanoseconds. The last level is
     /// shared: what is not touched for long is gone, half of it after [`KEPT_NS`], and comes from memory. (Zen 4 in a virtual machine, 228 rows of the report in
     /// three runs: within a factor of 1.25 of the prediction 0.69, 0.84, 0.67 of them, without it 0.64, 0.76, 0.61.)
     pub(crate) fn far_ns(&self, geometry: &Geometry, threads: usize, after: f64) -> f64 {
         let threads = threads.max(1);
-        let weights = geometry.weights_len().saturating_mul(size_of::<f32>());
-        let all = tensor_bytes(geometry).saturating_add(weights);
-        let far = all.saturating_sub(self.caches.l2.saturating_mul(threads));
+        let far = tensor_bytes(geometry).saturating_sub(self.caches.l2.saturating_mul(threads));
         far as f64 / self.bandwidth[3] / threads.min(2) as f64 * after / (after + KEPT_NS)
     }
 

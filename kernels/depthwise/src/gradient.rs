@@ -148,7 +148,7 @@ impl Gradient {
         let fold = conv.out_channels as f64 * (50.0 + 8.0 * self.geometry.taps() as f64);
         let bytes = ((self.geometry.src_len() + self.geometry.dst_len()) * size_of::<f32>()) as f64;
         let far = if bytes > L2 { bytes / 64.0 } else { 0.0 };
-        let parts = [1.1 * cycles * planes, far, 1.1 * calls * planes + fold];
+        let parts = [cycles * planes, far, (0.1 * cycles + 1.1 * calls) * planes + fold];
         let tasks = Tasks::line(conv.out_channels, self.channels);
         Estimate { workspace: self.workspace_len(), ..Estimate::new(parts, &tasks, self.threads) }
     }

@@ -98,11 +98,11 @@ impl Blocks {
         }
         let model = Model::new(sides, problem, kernel, copies);
         for rows in distinct(shares(height).filter(|&rows| rows <= most).chain([most])) {
-            let [compute, far, copies] = model.cycles(&cut(rows, most_channels));
+            let [compute, begun, far, copies] = model.cycles(&cut(rows, most_channels));
             for n in [1, 2, 4, 8, 16] {
                 let channels = most_channels.div_ceil(n).next_multiple_of(nr).min(output.channels);
                 let blocks = cut(rows, channels);
-                let cycles = compute + far + copies * model.copied(channels);
+                let cycles = compute + begun + far + copies * model.copied(channels);
                 let tasks = blocks.tasks(sides);
                 let waiting = tasks.busiest(2) + 2.0 * tasks.busiest(4);
                 visit((cycles + 600.0 * tasks.count() as f64) * waiting, blocks);
@@ -113,9 +113,9 @@ impl Blocks {
     /// With what it costs.
     pub(crate) fn priced(self, sides: &Sides, problem: &Problem, kernel: &dyn Ukernel, copies: bool) -> Self {
         let model = Model::new(sides, problem, kernel, copies);
-        let [compute, far, copies] = model.cycles(&self);
+        let [compute, begun, far, copies] = model.cycles(&self);
         let (memory, tasks) = (far + copies * model.copied(self.channels), self.tasks(sides).count() as f64);
-        Self { parts: [compute, memory, 600.0 * tasks], ..self }
+        Self { parts: [compute, memory, begun + 600.0 * tasks], ..self }
     }
 
     /// The tasks: some rows, or, where those are too wide, a part of one.
@@ -164,15 +164,15 @@ impl<'a> Model<'a> {
         Self { sides, mr: kernel.mr(), nr: kernel.nr(), kernel, l2: problem.caches.l2 as f64, copies }
     }
 
-    /// Cycles of all multiply-adds, of what streams past, and of the copies for one block of channels.
-    fn cycles(&self, blocks: &Blocks) -> [f64; 3] {
+    /// Cycles of all multiply-adds, of tiles and runs that begin, of what streams past, and of the copies for one block of channels.
+    fn cycles(&self, blocks: &Blocks) -> [f64; 4] {
         let Sides { batch, groups, input, output, phases, layout, .. } = self.sides;
         let [height, width] = output.size;
         let Blocks { images, rows, columns, .. } = *blocks;
         // A window in the middle stands for all of them; a part of a row for its row.
         let start = (height - rows) / 2;
         let depth = input.channels as f64;
-        let mut window = 0.0;
+        let [mut window, mut begun] = [0.0; 2];
         for phase in phases {
             let [ys, xs] = phase.axes;
             for y in ys.segments(ys.positions(start..start + rows)) {
@@ -182,7 +182,8 @@ impl<'a> Model<'a> {
                     let step = self.kernel.step_cycles(pixels as f64 / tiles.max(1) as f64);
                     let (rows_of_taps, taps) = (y.taps.len(), y.taps.len() * x.taps.len());
                     let runs = if input.channels < 16 { rows_of_taps } else { taps };
-                    window += tiles as f64 * (taps as f64 * depth * step + 10.0 * runs as f64 + 30.0);
+                    window += tiles as f64 * taps as f64 * depth * step;
+                    begun += tiles as f64 * (10.0 * runs as f64 + 30.0);
                 }
             }
         }
@@ -200,7 +201,7 @@ impl<'a> Model<'a> {
         // the multiply-adds, if a panel is swept over enough pixels.
         let weights =
             phases.iter().map(|phase| phase.taps()).sum::<usize>() as f64 * depth * panels * self.nr as f64;
-        let swept = window * panels / weights.max(1.0);
+        let swept = (window + begun) * panels / weights.max(1.0);
         let stream = match weights * 4.0 / self.l2 {
             share if share > 4.0 => (1.0 - 0.35 * swept).max(0.06),
             share if share > 0.5 => 0.06,
@@ -209,7 +210,8 @@ impl<'a> Model<'a> {
         let streams = windows * width.div_ceil(columns) as f64 * weights * stream;
         let writes = if *layout == Layout::Nchw { 0.8 } else { 0.1 };
         let outputs = (batch * groups * height * width * output.channels) as f64;
-        [window * windows * panels, streams + outputs * writes, copies]
+        let all = windows * panels;
+        [window * all, begun * all, streams + outputs * writes, copies]
     }
 
     /// How often the input is copied when tasks have that many channels.

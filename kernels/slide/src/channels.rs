@@ -269,8 +269,8 @@ impl Channels {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile) as f64);
                 let loads = 0.65 * inputs + 0.5 * chain.k as f64;
                 let columns = window.columns.len() as f64;
-                tile_cycles += columns * (0.6 * steps).max(loads);
-                tile_calls += columns * 2.0 + 20.0;
+                tile_cycles += columns * ((0.55 * steps).max(loads));
+                tile_calls += columns * (0.05 * steps + 2.0) + 20.0;
             });
             let all = 0.9 * horizontal.count as f64 * vectors;
             cycles += all * tile_cycles;

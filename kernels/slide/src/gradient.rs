@@ -477,14 +477,16 @@ impl Runner {
         let outputs = (self.geometry.conv().out_channels * self.sides.batch) as f64;
         let groups = height.div_ceil(R) as f64;
         let inputs = chain.rows(R) as f64;
-        let (steps, loads) = ((R * chain.k) as f64 * 0.55, 0.6 * inputs + 1.0);
+        let (steps, loads) = ((R * chain.k) as f64 * 0.5, 0.6 * inputs + 1.0);
         let column = steps.max(loads);
+        let turn = 0.1 * steps;
         let runs = window.columns.len().div_ceil(crate::gather::COLUMNS[chain.k - 1]) as f64;
         let [cycles, calls] = match &self.planes {
             None => {
                 // Fanned rows come from L2.
                 let far = if self.fan.is_some() { 1.7 } else { 1.0 };
-                let run = width as f64 * window.columns.len() as f64 * column * far;
+                let columns = width as f64 * window.columns.len() as f64;
+                let run = columns * column * far;
                 let fanned = match &self.fan {
                     None => 0.0,
                     Some(fan) => {
@@ -492,13 +494,14 @@ impl Runner {
                         rows * self.sides.input.size[1] as f64 * (2.0 + 1.5 * fan.count as f64)
                     }
                 };
-                let spans = runs * window.spans.len() as f64 * 60.0;
-                [groups * run + fanned, groups * spans].map(|cycles| (outputs / lanes).max(1.0) * cycles)
+                let begun = runs * window.spans.len() as f64 * 60.0 + columns * turn;
+                [groups * run + fanned, groups * begun].map(|cycles| (outputs / lanes).max(1.0) * cycles)
             }
             Some(planes) => {
                 let vectors = (width as f64 / lanes).ceil();
                 let parts = if (width as f64 / lanes).fract() > 0.0 { 2.0 } else { 1.0 };
-                let run = vectors * window.columns.len() as f64 * column * 1.6;
+                let columns = vectors * window.columns.len() as f64;
+                let run = columns * column * 1.6;
                 let tasks = outputs / self.channels.min(self.sides.output.channels) as f64;
                 let blocks = height.div_ceil(planes.block) as f64;
                 let copies = self.sides.input.channels as f64
@@ -514,13 +517,13 @@ impl Runner {
                 } else {
                     0.0
                 };
-                let begun = runs * parts * (40.0 + 2.0 * (chain.k * 3) as f64);
+                let begun = runs * parts * (40.0 + 2.0 * (chain.k * 3) as f64) + columns * turn;
                 [outputs * (groups * run + diffs) + tasks * blocks * copies, outputs * groups * begun]
             }
         };
         let tasks = Tasks::line(self.geometry.conv().out_channels, self.channels);
         Estimate {
-            exposed: crate::EXPOSED,
+            exposed: if self.planes.is_some() { crate::COPIED } else { crate::EXPOSED },
             workspace: self.workspace_len(),
             ..Estimate::new([cycles, 0.0, calls], &tasks, self.threads)
         }

@@ -27,7 +27,9 @@ use planes::Planes;
 /// Tasks of a problem, at least, so that a few threads share them evenly.
 const TASKS: usize = 8;
 /// Of waiting for what has left the caches, what is not hidden ([`Estimate::exposed`](convolve_core::Estimate::exposed)); fitted on Zen 4.
-const EXPOSED: f64 = 0.75;
+const EXPOSED: f64 = 0.25;
+/// The same where planes are copied before they are read.
+const COPIED: f64 = 1.5;
 /// Below this many multiplications a problem is one task: it takes less time than waking a thread.
 const MACS: u64 = 1 << 20;
 /// Most floats of workspace that a thread has: 2 MiB.

@@ -400,15 +400,15 @@ impl Planes {
                 let waits = if far { 0.3 * inputs as f64 } else { 0.0 };
                 let loads = 0.65 * inputs as f64 + 0.5 * chain.k as f64;
                 let columns = window.columns.len() as f64;
-                tile_cycles += columns * ((0.6 * steps).max(loads) + waits);
-                tile_calls += columns * 2.0 + 20.0;
+                tile_cycles += columns * ((0.55 * steps).max(loads) + waits);
+                tile_calls += columns * (0.05 * steps + 2.0) + 20.0;
             });
             let outputs = (self.sides.output.channels * self.sides.groups * self.sides.batch) as f64;
             let vectors = horizontal.count.div_ceil(lanes as usize) as f64 * outputs;
             // Ends of rows, which are masked, weigh more where no second plane shares them (Zen 5: 1.45 to 1.8).
             let ends = if self.as_is && self.sides.output.channels == 1 { 1.6 } else { 1.0 };
-            cycles += 0.9 * vectors * tile_cycles * ends;
-            calls += 0.9 * vectors * tile_calls * ends;
+            cycles += 0.9 * vectors * tile_cycles;
+            calls += 0.9 * vectors * (tile_calls + (ends - 1.0) * (tile_cycles + tile_calls));
             let planes = &self.planes;
             let padded = &planes.padded;
             let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;
@@ -430,7 +430,7 @@ impl Planes {
         let (extent, cuts) = self.cuts();
         let tasks = Tasks { extent, cuts };
         Estimate {
-            exposed: crate::EXPOSED,
+            exposed: crate::COPIED,
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             ..Estimate::new([cycles, copies, calls], &tasks, self.threads)

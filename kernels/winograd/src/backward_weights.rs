@@ -415,6 +415,8 @@ struct Price {
     begun: [f64; 2],
     /// Of a part: what turns products into sums.
     end: f64,
+    /// Floats of the gradient.
+    gradient: usize,
 }
 
 impl Price {
@@ -429,6 +431,7 @@ impl Price {
             boxes: WeightCuts { block: [oc, ic], parts: 1 }.boxes(geometry) as f64,
             near: 2.0 * problem.caches.l2 as f64,
             chunk: [calls * 2.0 * rows * vectors(nr), calls * 0.95 * kernel.step_cycles(rows) + tile],
+            gradient: geometry.weights_len(),
             begun: [calls * 25.0, 300.0],
             end: vectors(ic) * oc as f64 * products * 2.0 + (geometry.taps() * oc * ic) as f64 * 0.5,
         }
@@ -445,12 +448,22 @@ impl Price {
         let bytes = |extent: [usize; 3]| extent.iter().product::<usize>() as f64 * 4.0;
         let (v, d, m) = (bytes(lens.v), bytes(lens.d), bytes(lens.m));
         let stream = if v + d + m > self.near { (v + d + 2.0 * m) / 64.0 } else { 0.0 };
+        // A gradient that leaves L2 comes from memory before it is written there.
+        let written = if (self.gradient * size_of::<f32>()) as f64 > self.near {
+            self.gradient as f64 / self.boxes
+        } else {
+            0.0
+        };
         let copies = lens.copies[0] as f64 * 0.25 + lens.copies[1] as f64 * 0.3;
         let chunks = (count.div_ceil(parts).div_ceil(tiles) * parts) as f64;
         let [chunk, begun] = [self.chunk, self.begun].map(|[chunk, tile]| chunk + tiles as f64 * tile);
         let parts = parts as f64;
-        [chunks * chunk + parts * self.end, chunks * (stream + copies), chunks * begun + parts * 3000.0]
-            .map(|cycles| self.boxes * cycles)
+        [
+            chunks * chunk + parts * self.end,
+            chunks * (stream + copies) + written,
+            chunks * begun + parts * 3000.0,
+        ]
+        .map(|cycles| self.boxes * cycles)
     }
 }
 
