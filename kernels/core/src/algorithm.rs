@@ -236,6 +236,8 @@ pub struct Estimate {
     pub wait: f64,
     /// How many times it waits, while nothing is computed, for what has left the caches since the last run: 0 where asking and computing go side by side.
     pub exposed: f64,
+    /// What goes to and from memory, where no cache holds its tensors, over their size.
+    pub traffic: f64,
     /// Workspace, in floats, for all threads.
     pub workspace: usize,
     /// Packed weights, in floats.
@@ -264,7 +266,18 @@ impl Estimate {
         let stages = Stages { compute, memory, calls, waiting: 0.0 };
         let (ns, tiling) = (stages.sum(), Tiling::default());
         let (busiest, wait) = (tasks.busiest(threads), tasks.wait());
-        Self { ns, alone: ns, busiest, wait, exposed: 0.0, workspace: 0, packed: 0, stages, tiling }
+        Self {
+            ns,
+            alone: ns,
+            busiest,
+            wait,
+            exposed: 0.0,
+            traffic: Self::TRAFFIC,
+            workspace: 0,
+            packed: 0,
+            stages,
+            tiling,
+        }
     }
 
     /// What is compared, of estimates that are [`on`](Self::on) a problem: the time of one thread, and a seventh of what threads would wait. So the choice
@@ -278,6 +291,10 @@ impl Estimate {
     pub fn price(&self) -> f64 {
         self.alone * (1.0 + 0.15 * (self.wait - 1.0))
     }
+
+    /// [`traffic`](Self::traffic) where a line is read before it is written, and memory that is read and written by turns is slower still (Zen 5: tensors of 58 MB at
+    /// half the rate of reading alone).
+    pub const TRAFFIC: f64 = 2.0;
 
     /// The clock of the core by which algorithms convert cycles to nanoseconds; it does two vectors of multiply-adds in a cycle.
     pub const GHZ: f64 = 3.5;
@@ -310,7 +327,7 @@ impl Estimate {
         };
         // No algorithm is faster than its tensors can be moved, and where both take as long they do not quite hide each other. Some hide less.
         let with_moved = |ns: f64, threads: usize| {
-            let hidden = match machine.moved_ns(geometry, threads) {
+            let hidden = match machine.moved_ns(geometry, threads, self.traffic) {
                 moved if moved > 0.0 => both::<3>(ns, moved),
                 _ => ns,
             };

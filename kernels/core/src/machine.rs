@@ -140,13 +140,13 @@ impl Machine {
         (instructions + (slower(1) * slower(2)).sqrt()) / 2.0
     }
 
-    /// What it takes at least to bring near and to write, once, tensors that L2 does not hold, or the last level: a line that is written is read before, so
-    /// half of them count twice, and memory that is read and written by turns is slower still (Zen 5: tensors of 58 MB at half the rate of reading alone).
+    /// What it takes at least to bring near and to write, once, tensors that L2 does not hold: a line that is written is read before, so half of them count
+    /// twice. What the last level does not hold moves by its [`traffic`](crate::Estimate::traffic).
     /// Each thread has its way to the last level, and two fill that to memory.
-    pub(crate) fn moved_ns(&self, geometry: &Geometry, threads: usize) -> f64 {
+    pub(crate) fn moved_ns(&self, geometry: &Geometry, threads: usize, traffic: f64) -> f64 {
         let (bytes, threads) = (tensor_bytes(geometry) as f64, threads.max(1));
         if !self.caches.hold(geometry) {
-            2.0 * bytes / self.bandwidth[3] / threads.min(2) as f64
+            traffic * bytes / self.bandwidth[3] / threads.min(2) as f64
         } else if tensor_bytes(geometry) > self.caches.l2.saturating_mul(threads) {
             1.5 * bytes / self.bandwidth[2] / threads as f64
         } else {

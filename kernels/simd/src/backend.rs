@@ -21,7 +21,7 @@ macro_rules! backend {
         $(#[$doc:meta])*
         $Token:ident = $name:literal, features [$($feature:tt),+] by $is_detected:ident,
         $registers:literal registers of $lanes:literal lanes: $F32:ty, in $class:ident $mention:literal, masks $Mask:ty,
-        splat $splat:ident, load $load:ident, store $store:ident,
+        splat $splat:ident, load $load:ident, store $store:ident, past the caches $past:ident,
         add $add:ident, sub $sub:ident, mul $mul:ident, max $max:ident, min $min:ident,
         div $div:ident, mul_add $mul_add:ident,
         zip low halves $zip_low:ident, zip high halves $zip_high:ident,
@@ -76,6 +76,23 @@ macro_rules! backend {
                 // SAFETY: the token proves the feature, the assertion that `LANES` elements can
                 // be written; the instruction needs no alignment.
                 unsafe { $store(to.as_mut_ptr(), v) }
+            }
+
+            #[inline(always)]
+            fn goes_past(self, to: &[f32]) -> bool {
+                const LINE: usize = 64;
+                let whole = Self::LANES * size_of::<f32>() == LINE && to.len() >= Self::LANES;
+                cfg!(not(miri)) && whole && to.as_ptr().addr().is_multiple_of(LINE)
+            }
+
+            #[inline(always)]
+            fn store_past(self, v: $F32, to: &mut [f32], _: &$crate::Bypass) {
+                if !self.goes_past(to) {
+                    return self.store(v, to);
+                }
+                // SAFETY: the token proves the feature, `goes_past` that `LANES` elements can be
+                // written and that they are a line; whoever has a `Bypass` is fenced.
+                unsafe { $past(to.as_mut_ptr(), v) }
             }
 
             #[inline(always)]

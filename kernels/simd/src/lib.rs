@@ -89,6 +89,7 @@
 mod backend;
 
 mod aarch64;
+mod bypass;
 mod cpu;
 mod isa;
 mod measure;
@@ -102,6 +103,7 @@ mod tests;
 mod x86;
 
 pub use self::aarch64::Neon;
+pub use self::bypass::{Bypass, bypass};
 pub use self::cpu::Cpu;
 pub use self::isa::{Isa, IsaError};
 pub use self::measure::{fused, loads};

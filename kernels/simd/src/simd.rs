@@ -1,5 +1,6 @@
 //! The trait [`Simd`]: what a kernel may ask of a vector unit.
 
+use crate::Bypass;
 use core::fmt::Debug;
 
 /// A vector instruction set, for `f32`.
@@ -128,6 +129,37 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// assert_eq!(to, [1.0, 1.0, 1.0, 1.0, 0.0]);
     /// ```
     fn store(self, v: Self::F32, to: &mut [f32]);
+
+    /// Whether [`store_past`](Simd::store_past) would write there past the caches: where a vector is a whole cache line, and `to` starts with one. (Half a line takes
+    /// longer that way than a store, if others are written before its other half.)
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd};
+    /// assert!(!Portable::new().goes_past(&[0.0; 64]));
+    /// ```
+    #[inline(always)]
+    fn goes_past(self, to: &[f32]) -> bool {
+        let _ = to;
+        false
+    }
+
+    /// As [`store`](Simd::store), past the caches where it [can](Simd::goes_past): the line is not read before. For memory that no cache will hold; in a cache
+    /// it takes four times as long.
+    ///
+    /// # Panics
+    /// When `to` is shorter.
+    ///
+    /// ```
+    /// use convolve_simd::{Portable, Simd, bypass};
+    /// let (s, mut to) = (Portable::new(), [0.0; 5]);
+    /// bypass(true, |past| s.store_past(s.splat(1.0), &mut to, past.unwrap()));
+    /// assert_eq!(to, [1.0, 1.0, 1.0, 1.0, 0.0]);
+    /// ```
+    #[inline(always)]
+    fn store_past(self, v: Self::F32, to: &mut [f32], past: &Bypass) {
+        let _ = past;
+        self.store(v, to);
+    }
 
     /// Reads the first `min(from.len(), LANES)` elements and nothing beyond; other lanes are 0.
     ///

@@ -16,7 +16,7 @@
 
 use convolve_core::{BlockMut, RowsOfPlanes};
 use convolve_gemm::UNCLAMPED;
-use convolve_simd::{Isa, Simd, Strip, dispatch, each};
+use convolve_simd::{Bypass, Isa, Simd, Strip, bypass, dispatch, each};
 use core::ops::Range;
 
 /// Output rows that tiles may have. Any number of rows is a sum of these, and images of 7, 14, 28, 56 rows are whole tiles; a kernel for each
@@ -81,7 +81,7 @@ pub(crate) struct Sweep<'a> {
     pub(crate) steps: [usize; 2],
     /// Outputs of a position (lanes are channels) or of a row (lanes are pixels).
     pub(crate) width: usize,
-    /// How many positions ahead the first column of the window and the outputs are asked for; 0 where operands lie in a cache.
+    /// How many positions ahead the first column of the window and the outputs are asked for, and outputs go past the caches; 0 where operands lie in one.
     pub(crate) ahead: usize,
 }
 
@@ -186,8 +186,8 @@ struct Place<'a, V, const D: usize> {
     part: usize,
 }
 
-/// Asks for what a tile some positions ahead reads and writes: memory that is not in a cache has too many rows here for the CPU to see their
-/// pattern by itself.
+/// Asks for what a tile some positions ahead reads, and for what it writes unless that goes past the caches: memory that is not in a cache has too many rows
+/// here for the CPU to see their pattern by itself.
 #[inline(always)]
 fn ask<S: Simd, const D: usize, const X: usize, const N: usize, const R: usize>(
     s: S,
@@ -205,7 +205,10 @@ fn ask<S: Simd, const D: usize, const X: usize, const N: usize, const R: usize>(
     for d in 0..D {
         for p in 0..X {
             for r in 0..R {
-                s.prefetch(dst.row(d, r), to + (call.ahead + p) * call.steps[1]);
+                let row = dst.row(d, r);
+                if !s.goes_past(&row[to..]) {
+                    s.prefetch(row, to + (call.ahead + p) * call.steps[1]);
+                }
             }
         }
     }
@@ -231,6 +234,7 @@ fn tile<
     strip: &Strip<'_, N>,
     place: Place<'_, S::F32, D>,
     dst: &mut RowsOfPlanes<'_, f32, D, R>,
+    past: Option<&Bypass>,
 ) {
     let Place { columns, weights, start, x, to, part } = place;
     let width = if SPLAT { 1 } else { S::LANES };
@@ -321,7 +325,11 @@ fn tile<
         for p in 0..X {
             for r in 0..R {
                 let (sum, row) = (acc[d][p][r], &mut dst.row(d, r)[to + p * call.steps[1]..]);
-                if EDGE { s.store_first(sum, &mut row[..left(p)]) } else { s.store(sum, row) }
+                match past {
+                    _ if EDGE => s.store_first(sum, &mut row[..left(p)]),
+                    Some(past) => s.store_past(sum, row, past),
+                    None => s.store(sum, row),
+                }
             }
         }
     }
@@ -342,6 +350,7 @@ fn sweep<
     s: S,
     call: &Sweep<'_>,
     dst: &mut BlockMut<'_, f32>,
+    past: Option<&Bypass>,
 ) {
     let Source { data, start, pitch, ref present, .. } = call.source;
     let (width, vectors) = if SPLAT { (1, 1) } else { (S::LANES, call.width.div_ceil(S::LANES)) };
@@ -380,11 +389,13 @@ fn sweep<
                         };
                         let whole = place.part >= if SPLAT { X * S::LANES } else { S::LANES };
                         if all && whole && !edge {
-                            tile::<S, SPLAT, false, D, X, K, ST, R, N>(s, call, &strip, place, &mut dst);
+                            tile::<S, SPLAT, false, D, X, K, ST, R, N>(
+                                s, call, &strip, place, &mut dst, past,
+                            );
                         } else if X > 1 && all {
-                            tile::<S, SPLAT, true, D, X, K, ST, R, N>(s, call, &strip, place, &mut dst);
+                            tile::<S, SPLAT, true, D, X, K, ST, R, N>(s, call, &strip, place, &mut dst, past);
                         } else {
-                            tile::<S, SPLAT, true, D, 1, K, ST, R, N>(s, call, &strip, place, &mut dst);
+                            tile::<S, SPLAT, true, D, 1, K, ST, R, N>(s, call, &strip, place, &mut dst, past);
                         }
                     }
                 }
@@ -415,16 +426,16 @@ macro_rules! table {
     ($($k:literal)*) => { [table!(@stride 1; $($k)*), table!(@stride 2; $($k)*)] };
     (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 4 7 8)),*] };
     (@rows $stride:literal $k:literal; $($r:literal)*) => {
-        [$(|s, call, dst| s.vectorize(#[inline(always)] |s| {
+        [$(|s, call, dst| s.vectorize(#[inline(always)] |s| bypass(call.ahead > 0, #[inline(always)] |past| {
             const INPUTS: usize = ($r - 1) * $stride + $k;
             if const { !fits(S::REGISTERS, Shape { splat: SPLAT, k: $k, stride: $stride, planes: D }, $r) || D > together(S::REGISTERS) } {
                 unreachable!("{} rows of {} planes do not fit the registers", $r, D);
             } else if const { D == 1 && together(S::REGISTERS) == 2 } {
-                sweep::<S, SPLAT, D, 2, $k, $stride, $r, INPUTS>(s, call, dst);
+                sweep::<S, SPLAT, D, 2, $k, $stride, $r, INPUTS>(s, call, dst, past);
             } else {
-                sweep::<S, SPLAT, D, 1, $k, $stride, $r, INPUTS>(s, call, dst);
+                sweep::<S, SPLAT, D, 1, $k, $stride, $r, INPUTS>(s, call, dst, past);
             }
-        })),*]
+        }))),*]
     };
 }
 

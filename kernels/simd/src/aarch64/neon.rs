@@ -20,7 +20,7 @@ backend! {
     /// ```
     Neon = "neon", features ["neon"] by is_aarch64_feature_detected,
     32 registers of 4 lanes: float32x4_t, in vreg "/* {0:v} */", masks uint32x4_t,
-    splat vdupq_n_f32, load vld1q_f32, store vst1q_f32,
+    splat vdupq_n_f32, load vld1q_f32, store vst1q_f32, past the caches vst1q_f32,
     add vaddq_f32, sub vsubq_f32, mul vmulq_f32, max vmaxq_f32, min vminq_f32,
     div vdivq_f32, mul_add multiply_add,
     zip low halves vzip1q_f32, zip high halves vzip2q_f32,

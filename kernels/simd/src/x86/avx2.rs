@@ -17,7 +17,7 @@ backend! {
     /// ```
     Avx2 = "avx2", features ["avx2", "fma"] by is_x86_feature_detected,
     16 registers of 8 lanes: __m256, in ymm_reg "/* {0} */", masks __m256,
-    splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps,
+    splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps, past the caches _mm256_stream_ps,
     add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, max _mm256_max_ps, min _mm256_min_ps,
     div _mm256_div_ps, mul_add _mm256_fmadd_ps,
     zip low halves _mm256_unpacklo_ps, zip high halves _mm256_unpackhi_ps,

@@ -18,7 +18,7 @@ backend! {
     Avx512 = "avx512",
     features ["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"] by is_x86_feature_detected,
     32 registers of 16 lanes: __m512, in zmm_reg "/* {0} */", masks __mmask16,
-    splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps,
+    splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps, past the caches _mm512_stream_ps,
     add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, max _mm512_max_ps, min _mm512_min_ps,
     div _mm512_div_ps, mul_add _mm512_fmadd_ps,
     zip low halves _mm512_unpacklo_ps, zip high halves _mm512_unpackhi_ps,
