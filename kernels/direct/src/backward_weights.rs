@@ -380,11 +380,12 @@ impl Runner {
         let (geometry, conv) = (&self.geometry, self.geometry.conv());
         let panels = geometry.group_in().div_ceil(self.kernel.nr()) as f64;
         let tiles = geometry.group_out().div_ceil(self.kernel.mr()) as f64;
-        let per_step = self.kernel.step_cycles(geometry.group_out() as f64 / tiles);
+        let per_step = self.kernel.step_parts(geometry.group_out() as f64 / tiles);
         let [height, width] = geometry.output();
         let runs = (conv.batch * height) as f64;
         let calls = runs / (self.blocks.chunk[0] * self.blocks.chunk[1]) as f64;
-        let [steps, begun] = [runs * width as f64 * per_step, runs * 12.0 + calls * 80.0];
+        let [steps, loads] = per_step.map(|step| runs * width as f64 * step);
+        let begun = loads + runs * 12.0 + calls * 80.0;
         let tasks = [
             (geometry.group_out(), self.blocks.cuts.block[0]),
             (geometry.group_in(), self.blocks.cuts.block[1]),

@@ -164,7 +164,7 @@ impl<'a> Model<'a> {
         Self { sides, mr: kernel.mr(), nr: kernel.nr(), kernel, l2: problem.caches.l2 as f64, copies }
     }
 
-    /// Cycles of all multiply-adds, of tiles and runs that begin, of what streams past, and of the copies for one block of channels.
+    /// Cycles of all multiply-adds, of loads beyond them, tiles and runs that begin, of what streams past, and of the copies for one block of channels.
     fn cycles(&self, blocks: &Blocks) -> [f64; 4] {
         let Sides { batch, groups, input, output, phases, layout, .. } = self.sides;
         let [height, width] = output.size;
@@ -179,11 +179,12 @@ impl<'a> Model<'a> {
                 for x in xs.segments(0..xs.count) {
                     let pixels = images * y.positions.len() * x.positions.len();
                     let tiles = pixels.div_ceil(self.mr);
-                    let step = self.kernel.step_cycles(pixels as f64 / tiles.max(1) as f64);
+                    let steps = self.kernel.step_parts(pixels as f64 / tiles.max(1) as f64);
                     let (rows_of_taps, taps) = (y.taps.len(), y.taps.len() * x.taps.len());
                     let runs = if input.channels < 16 { rows_of_taps } else { taps };
-                    window += tiles as f64 * taps as f64 * depth * step;
-                    begun += tiles as f64 * (10.0 * runs as f64 + 30.0);
+                    let [multiply, load] = steps.map(|step| tiles as f64 * taps as f64 * depth * step);
+                    window += multiply;
+                    begun += load + tiles as f64 * (10.0 * runs as f64 + 30.0);
                 }
             }
         }

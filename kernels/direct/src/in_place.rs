@@ -294,13 +294,14 @@ impl InPlace {
         let tiles = row_block.div_ceil(self.kernel.mr()) * rows.div_ceil(row_block);
         let [height, width] = geometry.output();
         let lines = (conv.batch * height) as f64;
-        let step = self.kernel.step_cycles(rows as f64 / tiles as f64);
+        let step = self.kernel.step_parts(rows as f64 / tiles as f64);
         let chunks = self.blocks.chunk_count(geometry) as f64;
         let runs = if geometry.taps() == 1 { chunks } else { lines };
         // Rows of the gradient are often a multiple of 2 KiB apart: many of them crowd a few sets of L1, a few wide ones do not.
         let (mr, nr) = (self.kernel.mr() as f64, self.kernel.nr() as f64);
         let stored = 8.0 * mr + 3.0 * mr * nr / 16.0;
-        let (steps, begun) = (lines * width as f64 * step, runs * 12.0 + chunks * (40.0 + stored));
+        let [steps, loads] = step.map(|step| lines * width as f64 * step);
+        let begun = loads + runs * 12.0 + chunks * (40.0 + stored);
         let [_, copied] = self.roles([geometry.dst_len(), geometry.src_len()]);
         let copies = (copied * rows.div_ceil(row_block)) as f64 * if self.planes { 0.4 } else { 0.2 };
         let times = (tiles * panels * geometry.taps() * conv.groups) as f64;

@@ -26,7 +26,18 @@ pub trait Ukernel: Transpose + Send + Sync {
     /// Cycles of one step of a tile of `rows` rows (a mean may be broken): two multiply-adds or, measured, 1.6 loads a cycle, whichever take
     /// longer, and a little more where both take nearly as long: `direct` is 1 to 5 % slower with 14x32 than with 6x64 (Zen 5). (A core that does one of sixteen lanes, as Zen 4,
     /// takes twice that for every algorithm alike.)
-    fn step_cycles(&self, rows: f64) -> f64;
+    fn step_cycles(&self, rows: f64) -> f64 {
+        self.step_parts(rows).iter().sum()
+    }
+    /// Those of multiply-adds, and what loads take beyond: an [estimate](convolve_core::Estimate::on) counts the first by how many a core does in a cycle, the
+    /// others by its clock.
+    ///
+    /// ```
+    /// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), [64, 64]);
+    /// let [multiply, load] = kernel.step_parts(2.0);
+    /// assert!(load >= 0.0 && multiply + load == kernel.step_cycles(2.0));
+    /// ```
+    fn step_parts(&self, rows: f64) -> [f64; 2];
     /// Copies `rows` x `columns` floats to panels `[panel][row][NR]`, zeros beyond the last column. Row by row: neighbours are read together.
     ///
     /// ```
@@ -322,8 +333,14 @@ macro_rules! table {
 impl<S: Simd> Table<S> {
     /// See [`Ukernel::step_cycles`].
     fn step_cycles(&self, rows: f64) -> f64 {
+        self.step_parts(rows).iter().sum()
+    }
+
+    /// See [`Ukernel::step_parts`].
+    fn step_parts(&self, rows: f64) -> [f64; 2] {
         let vectors = self.vectors as f64;
-        convolve_core::both::<6>(rows * vectors / 2.0, (rows + vectors) / 1.6)
+        let multiply = rows * vectors / 2.0;
+        [multiply, convolve_core::both::<6>(multiply, (rows + vectors) / 1.6) - multiply]
     }
 }
 
@@ -368,8 +385,8 @@ impl<S: Family> Ukernel for Kernel<S> {
         self.table.vectors * S::LANES
     }
 
-    fn step_cycles(&self, rows: f64) -> f64 {
-        self.table.step_cycles(rows)
+    fn step_parts(&self, rows: f64) -> [f64; 2] {
+        self.table.step_parts(rows)
     }
 
     fn copy(&self, from: &[f32], step: usize, size: [usize; 2], to: &mut [f32]) {

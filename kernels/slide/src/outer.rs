@@ -332,7 +332,7 @@ impl Runner {
         let panels = (self.sides.groups * group.div_ceil(self.kernel.nr())) as f64;
         let pixels = images * (height * width) as f64;
         let tiles = self.rows.len().div_ceil(self.kernel.mr()) as f64;
-        let step = 1.03 * self.kernel.step_cycles(self.rows.len() as f64 / tiles);
+        let steps = self.kernel.step_parts(self.rows.len() as f64 / tiles);
         let calls = tiles * panels * self.chunk_count() as f64;
         let runs = tiles * panels * images * height as f64;
         let boxes = (self.sides.groups * group.div_ceil(self.channels)) as f64;
@@ -348,7 +348,8 @@ impl Runner {
         };
         let src = boxes * (self.chunk_count() * self.images * self.image_len()) as f64 * per_float[0];
         let dst = pixels * panels * self.kernel.nr() as f64 * per_float[1];
-        [tiles * panels * pixels * step, src + dst, calls * 80.0 + runs * 6.0]
+        let [multiply, load] = steps.map(|step| 1.03 * tiles * panels * pixels * step);
+        [multiply, src + dst, load + calls * 80.0 + runs * 6.0]
     }
 }
 
