@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A probe is slow when one of its loops is more than this fraction below the run's best. A slow core is mostly at half its speed; jitter and
 /// the clock cost a window of 10 us a few per cent.
 pub const SLOW: f64 = 0.10;
-/// When fewer than this fraction of the samples survive, and fewer than [`ENOUGH`], all of them are used and the row is flagged.
+/// When fewer than this fraction of the samples survive, or only one of several, and fewer than [`ENOUGH`], all of them are used and the row is flagged.
 pub const SURVIVORS: f64 = 0.20;
 /// So many samples that survive are enough, however many do not: a tenant that comes and goes leaves some alone.
 const ENOUGH: usize = 5;
@@ -80,7 +80,8 @@ impl Series {
         let taken = self.0.len();
         let mut times: Vec<f64> = self.good(best).collect();
         let slow = taken - times.len();
-        let steady = times.len() >= ENOUGH || times.len() as f64 >= SURVIVORS * taken as f64;
+        let few = times.len() >= 2.min(taken) && times.len() as f64 >= SURVIVORS * taken as f64;
+        let steady = times.len() >= ENOUGH || few;
         if !steady {
             times = self.0.iter().map(|sample| sample.seconds).collect();
         }
@@ -228,7 +229,8 @@ mod tests {
         let few_of_many: Vec<_> = [[slow; 95].as_slice(), &[good; ENOUGH]].concat();
         assert!(series(&few_of_many).statistics(pace(100.0)).unwrap().steady);
         assert!(!series(&few_of_many[1..][..98]).statistics(pace(100.0)).unwrap().steady);
-        let one_in_five = series(&[(1.0, 100.0), (3.0, 50.0), (5.0, 50.0), (4.0, 50.0), (2.0, 50.0)]);
+        assert!(!series(&[(1.0, 100.0), (3.0, 50.0), (2.0, 50.0)]).statistics(pace(100.0)).unwrap().steady);
+        let one_in_five = series(&[[(1.0, 100.0); 2].as_slice(), &[(3.0, 50.0); 8]].concat());
         assert!(one_in_five.statistics(pace(100.0)).unwrap().steady);
         assert!(!series(&[(1.0, 50.0)]).statistics(pace(100.0)).unwrap().steady);
     }

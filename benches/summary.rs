@@ -154,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn steady_rows_are_summed_up_apart() {
+        let mut rows =
+            [row("a", true, 0.5), row("b", false, 0.25), row("c", true, 1.0), row("d", false, 1.0)];
+        rows[0].steady = false;
+        for pair in rows.chunks_mut(2) {
+            crate::row::regret(pair);
+        }
+        let text = summary(&rows);
+        for part in ["Regret: median 50.0 %", "Of these 2 plans 1 have steady rows", "  Regret: median 0.0 %"]
+        {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
     fn no_rows_no_panic() {
         assert!(summary(&[]).starts_with("Regret: unknown"));
     }

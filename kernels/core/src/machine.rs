@@ -366,6 +366,30 @@ mod tests {
     }
 
     #[test]
+    fn what_left_the_caches_is_waited_for_and_what_is_held_is_not() {
+        let on = |size: usize, exposed: f64, traffic: f64| {
+            let geometry = crate::Conv2d::new(64, 64, 3).input(size).padding(1).geometry().unwrap();
+            let (isa, accuracy, machine) = (Isa::available()[0], crate::Accuracy::Strict, Machine::GENERIC);
+            let problem = crate::Problem {
+                geometry,
+                isa,
+                threads: 1,
+                accuracy,
+                caches: machine.caches,
+                machine,
+                rank: 0,
+            };
+            let estimate = crate::Estimate::new([1e6, 0.0, 0.0], &crate::Tasks::line(1, 1), 1);
+            crate::Estimate { exposed, traffic, ..estimate }.on(&problem).alone
+        };
+        // 0.4 MB, 13 MB, 128 MB; L2 of 0.5 MB, a last level of 32.
+        assert_eq!(on(28, 0.0, 2.0), on(28, 9.0, 9.0));
+        assert!(on(160, 1.0, 2.0) > on(160, 0.0, 2.0) && on(160, 2.0, 2.0) > on(160, 1.0, 2.0));
+        assert_eq!(on(160, 0.0, 2.0), on(160, 0.0, 9.0));
+        assert!(on(500, 0.0, 2.0) > 1.5 * on(500, 0.0, 1.2));
+    }
+
+    #[test]
     fn well_known_cpus_have_their_constants() {
         for (cpu, name) in [
             (("GenuineIntel", [6, 0xcf, 2]), "Sapphire Rapids"),

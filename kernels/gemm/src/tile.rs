@@ -25,12 +25,12 @@ pub trait Ukernel: Transpose + Send + Sync {
     fn nr(&self) -> usize;
     /// Cycles of one step of a tile of `rows` rows (a mean may be broken): two multiply-adds or, measured, 1.6 loads a cycle, whichever take
     /// longer, and a little more where both take nearly as long: `direct` is 1 to 5 % slower with 14x32 than with 6x64 (Zen 5). (A core that does one of sixteen lanes, as Zen 4,
-    /// takes twice that for every algorithm alike.)
+    /// takes twice as long for the multiply-adds.)
     fn step_cycles(&self, rows: f64) -> f64 {
         self.step_parts(rows).iter().sum()
     }
-    /// Those of multiply-adds, and what loads take beyond: an [estimate](convolve_core::Estimate::on) counts the first by how many a core does in a cycle, the
-    /// others by its clock.
+    /// Those of multiply-adds, and what loads take beyond: an [estimate](convolve_core::Estimate::on) that says them apart counts the first by how many a core
+    /// does in a cycle, the others by its clock. (Apart: `direct` and `outer`, whose tiles are narrow where channels are few.)
     ///
     /// ```
     /// let kernel = convolve_gemm::ukernel(convolve_simd::Isa::best(), [64, 64]);
@@ -331,11 +331,6 @@ macro_rules! table {
 }
 
 impl<S: Simd> Table<S> {
-    /// See [`Ukernel::step_cycles`].
-    fn step_cycles(&self, rows: f64) -> f64 {
-        self.step_parts(rows).iter().sum()
-    }
-
     /// See [`Ukernel::step_parts`].
     fn step_parts(&self, rows: f64) -> [f64; 2] {
         let vectors = self.vectors as f64;
@@ -492,7 +487,7 @@ pub fn ukernel(isa: Isa, [columns, depth]: [usize; 2]) -> Box<dyn Ukernel> {
             let far = depth.saturating_mul(nr * size_of::<f32>()) > PANEL;
             let lines = nr as f64 / LINE as f64;
             let stream = if far { (mr as f64 + 3.0 * lines + lines * lines) / 2.0 } else { 0.0 };
-            let step = (10.0 * table.step_cycles(mr as f64).max(stream)) as usize;
+            let step = (10.0 * table.step_parts(mr as f64).iter().sum::<f64>().max(stream)) as usize;
             let tile = step.saturating_mul(depth).saturating_add(100 + 30 * mr);
             columns.div_ceil(nr).saturating_mul(tile).saturating_mul(64) / mr
         };

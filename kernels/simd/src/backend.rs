@@ -90,8 +90,9 @@ macro_rules! backend {
                 if !self.goes_past(to) {
                     return self.store(v, to);
                 }
-                // SAFETY: the token proves the feature, `goes_past` that `LANES` elements can be
-                // written and that they are a line; whoever has a `Bypass` is fenced.
+                // SAFETY: the token proves the feature, `goes_past` that `LANES` elements can be written
+                // and that they are a line. (Where a vector is no line, this is never reached.) Who
+                // has a `Bypass` is fenced before anybody else hears of the memory: see `bypass`.
                 unsafe { $past(to.as_mut_ptr(), v) }
             }
 

@@ -14,16 +14,19 @@ struct Fence(bool);
 impl Drop for Fence {
     #[inline(always)]
     fn drop(&mut self) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
         if self.0 {
             // SAFETY: SSE is part of x86-64; a fence touches nothing.
-            unsafe { core::arch::x86_64::_mm_sfence() }
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            unsafe {
+                core::arch::x86_64::_mm_sfence();
+            }
         }
     }
 }
 
 /// Calls `f`, which, if that is `wanted`, may write past the caches ([`Simd::store_past`](crate::Simd::store_past)), and waits until all of that has left the core: such writes are
-/// not ordered with others, so whoever hears from this thread afterwards, by a lock or an atomic, could else find the memory as it was.
+/// not ordered with others, so whoever hears from this thread afterwards, by a lock or an atomic, could else find the memory as it was. For kernels of this
+/// workspace alone: the fence comes when `f` ends, so nobody else may hear of the memory from within `f`.
 ///
 /// ```
 /// use convolve_simd::{Isa, Simd, bypass, dispatch};
@@ -33,6 +36,7 @@ impl Drop for Fence {
 /// })));
 /// assert!(to.chunks_exact(16).all(|to| to[0] == 1.0));
 /// ```
+#[doc(hidden)]
 #[inline(always)]
 pub fn bypass<R>(wanted: bool, f: impl FnOnce(Option<&Bypass>) -> R) -> R {
     let _fence = Fence(wanted);
@@ -60,6 +64,17 @@ mod tests {
                 )
             },
         );
+    }
+
+    #[test]
+    fn whole_lines_go_past_and_nothing_else() {
+        let memory = vec![0.0; 64];
+        let line = memory.as_ptr().align_offset(64);
+        for &isa in Isa::available() {
+            let past = |start: usize, len: usize| dispatch!(isa, s => s.goes_past(&memory[start..][..len]));
+            assert_eq!(past(line, 16), isa.lanes() == 16 && cfg!(not(miri)), "{}", isa.name());
+            assert!(!past(line + 1, 16) && !past(line, 15));
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ const FANNED: usize = 1 << 16;
 /// On Zen 4, where outputs are written past the caches then and not asked for: 4.3 ms with 3, 4.6 with 6, 5.4 with 10, 4.8 without; 8.0 when they were asked for and
 /// stored. With a stride of two, 96 channels of 112x112, backward-data 4.9 ms instead of 13; forward, which writes little, 12 as before.
 const AHEAD: usize = 3;
+/// [`Estimate::traffic`] where outputs go past the caches, and are not read before (Zen 4).
+const PAST: f64 = 1.2;
 
 /// What the lanes of a vector of output channels read: input channel `j` of their own group, for each `j`.
 pub(crate) struct Fan {
@@ -253,10 +255,20 @@ impl Channels {
                     steps: [chain.leap * axis.step, columns.step * out.column],
                     width: channels.len(),
                     ahead: self.ahead,
+                    past: self.ahead > 0
+                        && self.whole_lines()
+                        && finish.update == Update::Overwrite
+                        && !finish.epilogue.late(),
                 };
                 self.sweeper.sweep(window.shape, tile, &sweep, piece);
             });
         }
+    }
+
+    /// Whether outputs may go past the caches: in one place, without copies, in vectors that are lines. (If `dst` begins with a line as well, as a
+    /// [`Workspace`](convolve_core::Workspace) does; a large `Vec` of glibc's does not, and is stored as ever.)
+    fn whole_lines(&self) -> bool {
+        self.fan.is_none() && self.sweeper.lanes() == LINE && self.outputs.is_multiple_of(LINE)
     }
 
     /// Cycles of the sweeps by loads and multiply-adds, and of fanning out.
@@ -271,8 +283,9 @@ impl Channels {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile) as f64);
                 let loads = 0.65 * inputs + 0.5 * chain.k as f64;
                 let columns = window.columns.len() as f64;
-                tile_cycles += columns * ((0.55 * steps).max(loads));
-                tile_calls += columns * (0.05 * steps + 2.0) + 20.0;
+                let multiply = (0.55 * steps).max(loads);
+                tile_cycles += columns * multiply;
+                tile_calls += columns * ((0.6 * steps).max(loads) - multiply + 2.0) + 20.0;
             });
             let all = 0.9 * horizontal.count as f64 * vectors;
             cycles += all * tile_cycles;
@@ -288,8 +301,7 @@ impl Channels {
         let tasks = Tasks { extent, cuts };
         Estimate {
             exposed: crate::EXPOSED,
-            // What goes past the caches is not read before.
-            traffic: if self.ahead > 0 && self.sweeper.lanes() == LINE { 1.2 } else { Estimate::TRAFFIC },
+            traffic: if self.whole_lines() { PAST } else { Estimate::TRAFFIC },
             workspace: Phased::workspace_len(self),
             packed: Phased::packed_len(self),
             ..Estimate::new([cycles, fanned, calls], &tasks, self.threads)

@@ -479,7 +479,7 @@ impl Runner {
         let inputs = chain.rows(R) as f64;
         let (steps, loads) = ((R * chain.k) as f64 * 0.5, 0.6 * inputs + 1.0);
         let column = steps.max(loads);
-        let turn = 0.1 * steps;
+        let turn = (1.1 * steps).max(loads) - column;
         let runs = window.columns.len().div_ceil(crate::gather::COLUMNS[chain.k - 1]) as f64;
         let [cycles, calls] = match &self.planes {
             None => {
@@ -494,7 +494,7 @@ impl Runner {
                         rows * self.sides.input.size[1] as f64 * (2.0 + 1.5 * fan.count as f64)
                     }
                 };
-                let begun = runs * window.spans.len() as f64 * 60.0 + columns * turn;
+                let begun = runs * window.spans.len() as f64 * 60.0 + columns * turn * far;
                 [groups * run + fanned, groups * begun].map(|cycles| (outputs / lanes).max(1.0) * cycles)
             }
             Some(planes) => {
@@ -517,7 +517,7 @@ impl Runner {
                 } else {
                     0.0
                 };
-                let begun = runs * parts * (40.0 + 2.0 * (chain.k * 3) as f64) + columns * turn;
+                let begun = runs * parts * (40.0 + 2.0 * (chain.k * 3) as f64) + columns * turn * 1.6;
                 [outputs * (groups * run + diffs) + tasks * blocks * copies, outputs * groups * begun]
             }
         };

@@ -253,6 +253,7 @@ impl Planes {
                     steps: [chain.leap * step, window.advance],
                     width: horizontal.count,
                     ahead: 0,
+                    past: false,
                 };
                 let shape = Shape { planes: together, ..window.shape };
                 self.sweeper.sweep(shape, tile, &sweep, dst);
@@ -391,7 +392,7 @@ impl Planes {
         let [mut cycles, mut copies, mut calls] = [0.0; 3];
         for window in &self.windows {
             let ([vertical, horizontal], chain) = (&window.phase.axes, &window.chain);
-            let [mut tile_cycles, mut tile_calls] = [0.0; 2];
+            let [mut tile_cycles, mut tile_waits, mut tile_calls] = [0.0; 3];
             for_each_tile(chain, self.sweeper.rows(window.shape), 0..vertical.count, &mut |tile, _| {
                 let (steps, inputs) = ((tile * chain.k) as f64, chain.rows(tile));
                 // Input rows of a tile that do not stay in L1 come from L2 again for every output channel.
@@ -400,8 +401,10 @@ impl Planes {
                 let waits = if far { 0.3 * inputs as f64 } else { 0.0 };
                 let loads = 0.65 * inputs as f64 + 0.5 * chain.k as f64;
                 let columns = window.columns.len() as f64;
-                tile_cycles += columns * ((0.55 * steps).max(loads) + waits);
-                tile_calls += columns * (0.05 * steps + 2.0) + 20.0;
+                let multiply = (0.55 * steps).max(loads);
+                tile_cycles += columns * multiply;
+                tile_waits += columns * waits;
+                tile_calls += columns * ((0.6 * steps).max(loads) - multiply + 2.0) + 20.0;
             });
             let outputs = (self.sides.output.channels * self.sides.groups * self.sides.batch) as f64;
             let vectors = horizontal.count.div_ceil(lanes as usize) as f64 * outputs;
@@ -409,6 +412,7 @@ impl Planes {
             let ends = if self.as_is && self.sides.output.channels == 1 { 1.6 } else { 1.0 };
             cycles += 0.9 * vectors * tile_cycles;
             calls += 0.9 * vectors * (tile_calls + (ends - 1.0) * (tile_cycles + tile_calls));
+            copies += 0.9 * vectors * tile_waits;
             let planes = &self.planes;
             let padded = &planes.padded;
             let inputs = (self.sides.input.channels * self.sides.groups * self.sides.batch) as f64;

@@ -81,8 +81,10 @@ pub(crate) struct Sweep<'a> {
     pub(crate) steps: [usize; 2],
     /// Outputs of a position (lanes are channels) or of a row (lanes are pixels).
     pub(crate) width: usize,
-    /// How many positions ahead the first column of the window and the outputs are asked for, and outputs go past the caches; 0 where operands lie in one.
+    /// How many positions ahead the first column of the window and the outputs are asked for; 0 where operands lie in a cache.
     pub(crate) ahead: usize,
+    /// Outputs go past the caches: nobody has read them, and nobody will soon.
+    pub(crate) past: bool,
 }
 
 /// The shape of a tile: what selects a function of the table.
@@ -205,9 +207,9 @@ fn ask<S: Simd, const D: usize, const X: usize, const N: usize, const R: usize>(
     for d in 0..D {
         for p in 0..X {
             for r in 0..R {
-                let row = dst.row(d, r);
-                if !s.goes_past(&row[to..]) {
-                    s.prefetch(row, to + (call.ahead + p) * call.steps[1]);
+                let (row, at) = (dst.row(d, r), to + (call.ahead + p) * call.steps[1]);
+                if !call.past || !s.goes_past(row.get(at..).unwrap_or_default()) {
+                    s.prefetch(row, at);
                 }
             }
         }
@@ -426,7 +428,7 @@ macro_rules! table {
     ($($k:literal)*) => { [table!(@stride 1; $($k)*), table!(@stride 2; $($k)*)] };
     (@stride $stride:literal; $($k:literal)*) => { [$(table!(@rows $stride $k; 1 2 4 7 8)),*] };
     (@rows $stride:literal $k:literal; $($r:literal)*) => {
-        [$(|s, call, dst| s.vectorize(#[inline(always)] |s| bypass(call.ahead > 0, #[inline(always)] |past| {
+        [$(|s, call, dst| s.vectorize(#[inline(always)] |s| bypass(call.past, #[inline(always)] |past| {
             const INPUTS: usize = ($r - 1) * $stride + $k;
             if const { !fits(S::REGISTERS, Shape { splat: SPLAT, k: $k, stride: $stride, planes: D }, $r) || D > together(S::REGISTERS) } {
                 unreachable!("{} rows of {} planes do not fit the registers", $r, D);

@@ -325,7 +325,8 @@ impl<'a> Price<'a> {
         let compute = (gemm + tiles * writing) * parts * all
             + if task.shared { once } else { tiles * reading * parts * all };
         let total = (cycles + 1000.0) * all + once;
-        let begun = (begun + tiles * (WRITE + READ)) * parts * all;
+        let reads = tiles * READ * parts * if task.shared { 1.0 } else { all };
+        let begun = (begun + tiles * WRITE) * parts * all + reads;
         (total * wait, [compute - begun, cycles * all + once - compute, 1000.0 * all + begun])
     }
 }

@@ -96,9 +96,8 @@ use matrices::{Cook, Parts, Scheme, points};
 use phase::PhaseRunner;
 use transform::{Kernel, Transforms};
 
-/// Of waiting for what has left the caches nothing is hidden ([`Estimate::exposed`]): a block of tiles is read, multiplied and written, one after the other;
-/// fitted on Zen 4. (Asking for the pixels of the next block
-/// between products, and for those that will be written: 0.96 to 1.04 of the speed, Zen 4.)
+/// Nothing hides the wait for what has left the caches ([`Estimate::exposed`]; more than once, as tiles overlap): a block of tiles is read, multiplied and written,
+/// one after the other. Fitted on Zen 4. (Asking for the pixels of the next block between products, and for those that will be written: 0.96 to 1.04 of the speed.)
 const EXPOSED: f64 = 1.5;
 
 /// Winograd convolution with one size of tile.
