@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A probe is slow when one of its loops is more than this fraction below the run's best. A slow core is mostly at half its speed; jitter and
 /// the clock cost a window of 10 us a few per cent.
 pub const SLOW: f64 = 0.10;
-/// When fewer than this fraction of the samples survive, or only one of several, and fewer than [`ENOUGH`], all of them are used and the row is flagged.
+/// When fewer than this fraction of the samples survive, or only one of several, and fewer than five, all of them are used and the row is flagged.
 pub const SURVIVORS: f64 = 0.20;
 /// So many samples that survive are enough, however many do not: a tenant that comes and goes leaves some alone.
 const ENOUGH: usize = 5;

@@ -11,7 +11,7 @@ const PROBLEMS: [&str; 5] = [
     "g48mb2ic48ih9oc48kh3ph1",
     "g40mb2ic40ih9oc40kh3ph1",
     "g32mb1ic32ih17oc32kh3sh2ph1",
-    "g16mb2ic16ih11iw32oc16kh5ph2",
+    "g16mb2ic16ih11oc16kh5ph2",
     "mb1ic3ih12oc32kh3ph1",
 ];
 
