@@ -300,7 +300,8 @@ impl Estimate {
     pub const GHZ: f64 = 3.5;
 
     /// The same work on the machine of the problem. Its clock scales calls; its multiply-adds in a cycle as well what is computed; its bandwidths scale
-    /// what is moved, and say what its tensors take at least that do not fit its caches, and what it [waits](Self::exposed) for those that others have put out. More threads than one have to be woken, and wait for the busiest.
+    /// what is moved, and say what its tensors take at least that do not fit its caches, and what it [waits](Self::exposed) for those that others have put out. More
+    /// threads than one have to be woken, and wait for the busiest.
     /// ```
     /// use convolve_core::{Accuracy, Conv2d, Estimate, Machine, Problem, Tasks};
     /// let (geometry, isa) = (Conv2d::new(8, 8, 3).input(8).geometry()?, convolve_simd::Isa::available()[0]);

@@ -155,8 +155,7 @@ impl Machine {
     }
 
     /// What it takes to read tensors once, as far as L2 does not hold them, for who comes back to them after so many nanoseconds. The last level is
-    /// shared: what is not touched for long is gone, half of it after [`KEPT_NS`], and comes from memory. (Zen 4 in a virtual machine, 228 rows of the report in
-    /// three runs: within a factor of 1.25 of the prediction 0.69, 0.84, 0.67 of them, without it 0.64, 0.76, 0.61.)
+    /// shared: what is not touched for long is gone, half of it after [`KEPT_NS`], and comes from memory.
     pub(crate) fn far_ns(&self, geometry: &Geometry, threads: usize, after: f64) -> f64 {
         let threads = threads.max(1);
         let far = tensor_bytes(geometry).saturating_sub(self.caches.l2.saturating_mul(threads));
@@ -241,7 +240,8 @@ impl Machine {
     }
 }
 
-/// After so long half of what the last level held has gone to make room for others.
+/// After so long half of what the last level held counts as gone to make room for others: fitted to the times of the report on Zen 4 in a virtual machine, not measured
+/// by itself, and not tried elsewhere.
 const KEPT_NS: f64 = 1e6;
 
 /// What is read and what is written.
